@@ -1,0 +1,1 @@
+"""Operators: what can give commands in a recording session, behind one protocol (:mod:`.base`)."""

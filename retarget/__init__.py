@@ -1,0 +1,1 @@
+"""Operator's hand and wrist to robot command: key points, hand and wrist retargeting, clutch, filters."""
