@@ -137,6 +137,9 @@ class Thumb:
     proximal_mm: float
     distal_mm: float
     distal_ratio: float  # distal angle = ratio x bend
+    # Unit vector from the bend pivot to the distal pivot at rotation 0 and bend 0 (both phalanges are then in line).
+    # From the ROH-A001's published model at its open end stop, made square to the bend axis.
+    direction: Vec3 = (0.8799, 0.4205, -0.2212)
 
 
 @dataclass(frozen=True)
