@@ -1,0 +1,1 @@
+"""The MuJoCo twin of the rig: model, scenes, controllers, cameras."""
