@@ -72,9 +72,12 @@ def data_table(
 
 def _arrow(spec: ColumnSpec, array: Any) -> pa.Array:
     kind = _ARROW[spec.dtype]
-    if not spec.width:
-        return pa.array(array, kind)
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(array).ravel(), kind), spec.width)
+    if spec.dtype == "string":
+        return pa.array(array.tolist(), kind)
+    # pa.array() of a numpy array imports pandas, a second that the first episode's save would wait for.
+    flat = np.ascontiguousarray(array, spec.dtype).ravel()
+    values = pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
+    return pa.FixedSizeListArray.from_arrays(values, spec.width) if spec.width else values
 
 
 def write_table(table: pa.Table, path: Path) -> None:
