@@ -3,6 +3,9 @@
 The One-Euro filter (Casiez, Roussel, Vogel, CHI 2012): an exponential smoother whose cut-off frequency is
 ``min_cutoff_hz + beta * |speed|``. A fixed smoother strong enough to calm a tracked hand lags by 100 ms and more and
 rubs out a brief pinch; this one lags only while nothing moves, when nobody sees it.
+
+:class:`Follower` is for what a motor must follow: a second-order tracker whose stiffness follows the speed, with
+bounded speed and acceleration, so that its output has no corners (``docs/decisions/61-hand-filter.md``).
 """
 
 from __future__ import annotations
@@ -68,6 +71,71 @@ class OneEuro:
         return self._value.copy()
 
 
+@dataclass(frozen=True)
+class FollowerConfig:
+    """A critically damped tracker. Defaults are for hand openings (1 = a full stroke)."""
+
+    stiffness_rad_s: float = 12.0
+    """Natural frequency at rest."""
+    stiffness_per_speed: float = 2.0
+    """Rise of the natural frequency (rad/s) per unit/s of input speed."""
+    lead: float = 0.5
+    """Share of the input's speed that is fed forward: 0 = none, 1 = no lag behind a steady motion."""
+    speed_cutoff_hz: float = 2.0
+    """Cut-off of the estimate of the input's speed."""
+    acceleration_limit: float = 100.0
+    """Per s^2."""
+    speed_limit: float = 1.0
+    """Per s."""
+
+    def __post_init__(self) -> None:
+        positive = (self.stiffness_rad_s, self.speed_cutoff_hz, self.acceleration_limit, self.speed_limit)
+        if min(positive) <= 0 or self.stiffness_per_speed < 0 or not 0 <= self.lead <= 1:
+            raise BadInput(f"A follower needs positive stiffness and limits and a lead from 0 to 1, got {self}.")
+
+
+class Follower:
+    """Tracks a vector smoothly: continuous speed, bounded acceleration, each component by itself."""
+
+    _STEP_S = 0.006  # of the integration: stable for natural frequencies up to some 150 rad/s
+
+    def __init__(self, config: FollowerConfig | None = None) -> None:
+        self.config = config or FollowerConfig()
+        self.reset()
+
+    def reset(self, value: Array | None = None) -> None:
+        """Forget the past; with ``value`` the next output starts from it, at rest."""
+        self._value: Array | None = None if value is None else np.array(value, float)
+        self._input = np.zeros(0) if value is None else np.array(value, float)
+        self._speed = np.zeros_like(self._input)
+        self._input_speed = np.zeros_like(self._input)
+
+    def __call__(self, value: Array, dt_s: float) -> Array:
+        """Output at the end of ``dt_s``, shape of ``value``. The first value passes unchanged."""
+        value = np.asarray(value, float)
+        if self._value is None:
+            self.reset(value)
+            return value.copy()
+        if dt_s <= 0:
+            return self._value.copy()
+        config = self.config
+        seen = (value - self._input) / dt_s
+        self._input = value.copy()
+        self._input_speed = self._input_speed + smoothing(config.speed_cutoff_hz, dt_s) * (seen - self._input_speed)
+        stiffness = config.stiffness_rad_s + config.stiffness_per_speed * np.abs(self._input_speed)
+        steps = max(1, int(np.ceil(dt_s / self._STEP_S)))
+        h = dt_s / steps
+        stiffness = np.minimum(stiffness, 0.5 / h)
+        pull, damping = stiffness * stiffness, 2.0 * stiffness
+        limit, top = config.acceleration_limit, config.speed_limit
+        for _ in range(steps):
+            acceleration = pull * (value - self._value) + damping * (config.lead * self._input_speed - self._speed)
+            self._speed = self._speed + np.minimum(np.maximum(acceleration, -limit), limit) * h
+            self._speed = np.minimum(np.maximum(self._speed, -top), top)
+            self._value = self._value + self._speed * h
+        return self._value.copy()
+
+
 class OneEuroPose:
     """Speed-adaptive low-pass of a rigid pose: position by its speed (m/s), rotation by its own (rad/s)."""
 
@@ -75,7 +143,7 @@ class OneEuroPose:
         self.position = position or OneEuroConfig(min_cutoff_hz=1.5, beta_hz=30.0)
         self.rotation = rotation or OneEuroConfig(min_cutoff_hz=1.5, beta_hz=6.0)
         self._pose: Transform | None = None
-        self._speed = np.zeros(2)  # m/s, rad/s
+        self._speed: Array = np.zeros(2)  # m/s, rad/s
 
     def reset(self, pose: Transform | None = None) -> None:
         """Forget the past; with ``pose`` (4, 4) the next output starts from it, at rest."""
