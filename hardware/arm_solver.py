@@ -1,0 +1,247 @@
+"""Choice among the closed form's solutions: branch, arm angle and turn, inside the joint limits.
+
+One pose is solved on floats (:meth:`ArmSolver.nearest`, for control loops), many on arrays
+(:meth:`ArmSolver.candidates`). Both use the formulas of :mod:`dexloop.hardware.arm_ik`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arm_ik import (
+    ARBITRARY,
+    SINGULAR,
+    TWO_PI,
+    ArmLengths,
+    Array,
+    Swivel,
+    limit_roots,
+    principal,
+    swivel,
+    swivel_rates,
+    wrapped,
+)
+
+Floats = Sequence[float]
+
+# An angle this far outside its range is rounding, not a violation: it is clipped, and the pose is still exact to 1e-9.
+LIMIT_SLACK_RAD = 1e-10
+# The self-motion keeps away from the ends of the joints' ranges: within this margin the goal posture is moved inwards.
+_PULL_MARGIN_RAD = 0.35
+_PULL_GAIN = 0.15
+# A solution on the near branch that is further than this from the near configuration is compared with the others.
+_JUMP_RAD = 0.7
+_GRID = np.linspace(-math.pi, math.pi, 24, endpoint=False)
+_FLIPS = ((False, False), (True, False), (False, True), (True, True))  # (shoulder, wrist)
+_ROOT_SIDE_RAD = 1e-9
+_TURNING = (0, 2, 4, 6)  # joints whose angle the closed form gives up to whole turns
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A pose within reach as plain floats: the wrist seen from the shoulder, and the flange's x, y, z axes."""
+
+    wrist: tuple[float, float, float]  # m, base frame
+    axes: tuple[tuple[float, float, float], ...]  # base frame
+
+
+class ArmSolver:
+    """All solutions of one arm, and the choice among them."""
+
+    def __init__(self, size: ArmLengths, limits: Array) -> None:
+        self.size = size
+        self.upper = [float(limit) for limit in limits[:, 1]]  # rad, symmetric
+        self._limit = np.array(self.upper)
+
+    # -- one pose, floats ------------------------------------------------------------------------------------------
+
+    def nearest(self, target: Target, near: Floats) -> list[float] | None:
+        """The solution that a control loop wants next after ``near``; None where no arm angle obeys the limits.
+
+        First the near branch, by descent on the arm angle. Where that breaks a limit or jumps, every branch and
+        every feasible interval of arm angles is searched for the solution nearest to ``near``.
+        """
+        at = self._swivel(target, near[3])
+        goal = self._pulled(near)
+        settled = self.settled(self._descend(at, near, goal, _plane_angle(at, near)), near)
+        if settled is not None and max(abs(a - b) for a, b in zip(settled, near, strict=True)) < _JUMP_RAD:
+            return settled
+        q, inside, _ = self.candidates(_batch_of_one(target), np.array(near))
+        cost = np.where(inside, ((q - near) ** 2).sum(-1), math.inf).ravel()
+        best = int(np.argmin(cost))
+        if not math.isfinite(cost[best]):
+            return settled
+        found: list[float] = q.reshape(-1, 7)[best].tolist()
+        # From the best grid point to the bottom of its valley.
+        at = self._swivel(target, found[3])
+        refined = self.settled(self._descend(at, found, goal, _plane_angle(at, found)), near)
+        options = [o for o in (settled, refined, found) if o is not None]
+        return min(options, key=lambda o: sum((a - b) ** 2 for a, b in zip(o, near, strict=True)))
+
+    def at_arm_angle(self, target: Target, psi: float, near: Floats) -> list[list[float]]:
+        """Every solution inside the limits at one arm angle (at most 8), turns nearest to ``near``."""
+        found = []
+        for elbow in (1.0, -1.0):
+            base = principal(math, self._swivel(target, elbow), psi)
+            found += [self.settled(_flipped(base, *flip), near) for flip in _FLIPS]
+        return [q for q in found if q is not None]
+
+    def nearest_arm_angle(self, target: Target, psi: float, near: Floats) -> list[float] | None:
+        """The solution whose arm angle is nearest to ``psi``; None where no arm angle obeys the limits."""
+        q, inside, angles = self.candidates(_batch_of_one(target), np.array(near))
+        cost = np.where(inside, np.abs(wrapped(angles - psi))[..., None], math.inf)
+        # Equally near angles (of several branches) are told apart by the distance to near.
+        cost = (cost + 1e-6 * ((q - near) ** 2).sum(-1)).ravel()
+        best = int(np.argmin(cost))
+        return q.reshape(-1, 7)[best].tolist() if math.isfinite(cost[best]) else None
+
+    def settled(self, q: Floats, near: Floats) -> list[float] | None:
+        """``q`` with whole turns and arbitrary splits chosen near ``near``; None where it breaks a limit."""
+        out = list(q)
+        if abs(math.sin(out[1])) < ARBITRARY:
+            self._split(out, 0, 2, 1.0 if abs(out[1]) < 1.0 else -1.0, near)
+        if abs(math.sin(out[5])) < ARBITRARY:
+            self._split(out, 4, 6, 1.0 if abs(out[5]) < 1.0 else -1.0, near)
+        for i in _TURNING:
+            out[i] = _turn_inside(out[i], near[i], self.upper[i])
+        for i, (angle, limit) in enumerate(zip(out, self.upper, strict=True)):
+            if abs(angle) > limit:
+                if abs(angle) > limit + LIMIT_SLACK_RAD:
+                    return None
+                out[i] = math.copysign(limit, angle)
+        return out
+
+    def _split(self, q: list[float], first: int, last: int, sign: float, near: Floats) -> None:
+        """Two axes in line: only first + sign * last matters. ``first`` stays near, unless ``last`` then cannot."""
+        total = q[first] + sign * q[last]
+        last_value = _turn_inside(sign * (total - near[first]), near[last], self.upper[last])
+        q[last] = max(-self.upper[last], min(self.upper[last], last_value))
+        q[first] = total - sign * q[last]
+
+    def _swivel(self, target: Target, elbow: float) -> Swivel:
+        return swivel(math, self.size, target.wrist, target.axes, -1.0 if elbow < 0.0 else 1.0)
+
+    def _pulled(self, near: Floats) -> list[float]:
+        """``near``, moved inwards where a joint is close to its limit."""
+        goal = list(near)
+        for i, (angle, limit) in enumerate(zip(near, self.upper, strict=True)):
+            inside = _PULL_MARGIN_RAD - (limit - abs(angle))
+            if inside > 0.0:
+                goal[i] -= math.copysign(_PULL_GAIN * inside * inside / _PULL_MARGIN_RAD, angle)
+        return goal
+
+    def _descend(self, at: Swivel, start: Floats, goal: Floats, psi: float) -> list[float]:
+        """Gauss-Newton on the arm angle for the least |q - goal|, on the shoulder and wrist branch of ``start``."""
+        shoulder, wrist = start[1] < 0.0, start[5] < 0.0
+        q: list[float] = []
+        for _ in range(6):
+            q = _flipped(principal(math, at, psi), shoulder, wrist)
+            for i in _TURNING:
+                q[i] = start[i] + math.remainder(q[i] - start[i], TWO_PI)
+            rates = swivel_rates(at, q)
+            slope = sum(d * (a - b) for d, a, b in zip(rates, q, goal, strict=True))
+            step = -slope / sum(d * d for d in rates)
+            if abs(step) < 1e-4:
+                break
+            psi += max(-0.5, min(0.5, step))
+        return q
+
+    # -- many poses, arrays ----------------------------------------------------------------------------------------
+
+    def branches(self, at: Swivel, psi: Array, near: Array) -> tuple[Array, Array]:
+        """Solutions (..., 4, 7) rad of the four shoulder and wrist branches, and whether they are inside (..., 4).
+
+        ``at`` and ``psi`` hold (...) arrays; whole turns are chosen near ``near``, which broadcasts to (..., 7).
+        """
+        base = np.stack(np.broadcast_arrays(*principal(np, at, psi)), -1)
+        q = np.repeat(base[..., None, :], 4, -2)
+        near = np.broadcast_to(near, base.shape)[..., None, :]
+        for k, (shoulder, wrist) in enumerate(_FLIPS):
+            if shoulder:
+                q[..., k, :3] = q[..., k, :3] * (1.0, -1.0, 1.0) + (math.pi, 0.0, math.pi)
+            if wrist:
+                q[..., k, 4:] = q[..., k, 4:] * (1.0, -1.0, 1.0) + (math.pi, 0.0, math.pi)
+        for i in _TURNING:
+            q[..., i] = near[..., i] + np.remainder(q[..., i] - near[..., i] + math.pi, TWO_PI) - math.pi
+            over = np.abs(q[..., i]) > self._limit[i] + LIMIT_SLACK_RAD
+            q[..., i] -= np.where(over, np.sign(q[..., i]) * TWO_PI, 0.0)
+        inside = (np.abs(q) <= self._limit + LIMIT_SLACK_RAD).all(-1)
+        return np.where(inside[..., None], np.clip(q, -self._limit, self._limit), q), inside
+
+    def candidates(
+        self, wrist_and_axes: tuple[tuple[Array, ...], list[tuple[Array, ...]]], near: Array
+    ) -> tuple[Array, Array, Array]:
+        """Solutions that meet every feasible interval of arm angles: q (N, 2, K, 4, 7), inside (N, 2, K, 4) and the
+        arm angles (N, 2, K), for both elbows and all branches.
+
+        Limits are met at the roots of :func:`limit_roots` only, so that the intervals between neighbouring roots are
+        feasible as a whole or not at all: their middles, their ends and a grid are tried.
+        """
+        wrist, axes = wrist_and_axes
+        elbow = np.array([1.0, -1.0])
+        at = swivel(
+            np, self.size, tuple(x[:, None] for x in wrist), [tuple(x[:, None] for x in a) for a in axes], elbow
+        )
+        roots = np.sort(limit_roots(at, self._limit), -1)  # (N, 2, 20), NaN last
+        following = np.roll(roots, -1, -1)
+        first = roots[..., :1]
+        following = np.where(np.isnan(following), first, following)
+        following = np.where(following <= roots, following + TWO_PI, following)
+        middles = 0.5 * (roots + following)
+        grid = np.broadcast_to(_GRID, (*roots.shape[:-1], len(_GRID)))
+        psi = np.concatenate([grid, middles, roots - _ROOT_SIDE_RAD, roots + _ROOT_SIDE_RAD], -1)
+        psi = np.where(np.isnan(psi), 0.0, psi)  # the grid's own value once more
+        spread = Swivel(*(_spread(getattr(at, name)) for name in Swivel.__dataclass_fields__))
+        near = np.broadcast_to(near, (len(wrist[0]), 7))[:, None, None, :]
+        q, inside = self.branches(spread, psi, np.broadcast_to(near, (*psi.shape, 7)))
+        return q, inside, psi
+
+
+def singular(q: Floats) -> bool:
+    """Shoulder, elbow or wrist stretched out: a joint's value is arbitrary or ill-conditioned."""
+    return min(abs(math.sin(q[i])) for i in (1, 3, 5)) < SINGULAR
+
+
+def _plane_angle(at: Swivel, q: Floats) -> float:
+    """The arm angle at which the axis of joint 4 points as nearly as possible where it does in ``q`` now. Unlike
+    the arm angle itself this has no singularity where the shoulder-wrist line is upright."""
+    c1, s1, c2, s2, c3, s3 = (f(x) for x in q[:3] for f in (math.cos, math.sin))
+    ax, ay, az = -c1 * c2 * s3 - s1 * c3, -s1 * c2 * s3 + c1 * c3, s2 * s3
+    cf, sf = math.cos(at.azimuth), math.sin(at.azimuth)
+    along_v = at.sin_g * az - at.cos_g * (cf * ax + sf * ay)
+    along_u = sf * ax - cf * ay
+    return math.atan2(along_v, -along_u)
+
+
+def _flipped(q: Floats, shoulder: bool, wrist: bool) -> list[float]:
+    """The same pose on another branch."""
+    out = list(q)
+    if shoulder:
+        out[0], out[1], out[2] = out[0] + math.pi, -out[1], out[2] + math.pi
+    if wrist:
+        out[4], out[5], out[6] = out[4] + math.pi, -out[5], out[6] + math.pi
+    return out
+
+
+def _turn_inside(angle: float, near: float, limit: float) -> float:
+    """The turn of ``angle`` nearest to ``near``, or the next one where that is past the limit."""
+    turned = near + math.remainder(angle - near, TWO_PI)
+    if abs(turned) > limit + LIMIT_SLACK_RAD:
+        other = turned - math.copysign(TWO_PI, turned)
+        return other if abs(other) < abs(turned) else turned
+    return turned
+
+
+def _batch_of_one(target: Target) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
+    return tuple(np.array([x]) for x in target.wrist), [tuple(np.array([x]) for x in axis) for axis in target.axes]
+
+
+def _spread(value: Array | tuple[Array, ...]) -> Array | tuple[Array, ...]:
+    """One more axis at the end, for the arm angles."""
+    if isinstance(value, tuple):
+        return tuple(x[..., None] for x in value)
+    return value[..., None]
