@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..hardware.errors import DatasetError
+from . import arrow
 from . import stats as st
 from .episode import EpisodeInfo
 from .schema import FILES_PER_CHUNK, INDEX_COLUMNS, LEROBOT_VERSION, Column, ColumnSpec, Schema
@@ -27,8 +28,6 @@ INFO_COLUMN, SOURCE_COLUMN = "dexloop/info", "dexloop/source"
 EPISODES_PATTERN = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATTERN = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATTERN = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-
-_ARROW = {"float32": pa.float32(), "int64": pa.int64(), "string": pa.string()}
 
 
 def place(episode: int) -> tuple[int, int]:
@@ -71,13 +70,9 @@ def data_table(
 
 
 def _arrow(spec: ColumnSpec, array: Any) -> pa.Array:
-    kind = _ARROW[spec.dtype]
     if spec.dtype == "string":
-        return pa.array(array.tolist(), kind)
-    # pa.array() of a numpy array imports pandas, a second that the first episode's save would wait for.
-    flat = np.ascontiguousarray(array, spec.dtype).ravel()
-    values = pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
-    return pa.FixedSizeListArray.from_arrays(values, spec.width) if spec.width else values
+        return arrow.texts(array.tolist())
+    return arrow.vectors(array, spec.dtype) if spec.width else arrow.numbers(array, spec.dtype)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -105,33 +100,20 @@ def episode_row(
 ) -> pa.Table:
     """The one row of an episode's ``meta/episodes`` file: LeRobot's columns, then ours."""
     chunk, file = place(episode)
-    values: dict[str, pa.Array] = {}
-
-    def put(name: str, value: Any, kind: Any) -> None:
-        values[name] = pa.array([value], kind)
-
-    put("episode_index", episode, pa.int64())
-    put("tasks", [info.task], pa.list_(pa.string()))
-    put("length", rows, pa.int64())
-    put("data/chunk_index", chunk, pa.int64())
-    put("data/file_index", file, pa.int64())
-    put("dataset_from_index", start, pa.int64())
-    put("dataset_to_index", start + rows, pa.int64())
+    whole = {"episode_index": episode, "length": rows, "data/chunk_index": chunk, "data/file_index": file}
+    whole |= {"dataset_from_index": start, "dataset_to_index": start + rows}
+    whole |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
+    real = {}
     for key in schema.video_keys:
-        put(f"videos/{key}/chunk_index", chunk, pa.int64())
-        put(f"videos/{key}/file_index", file, pa.int64())
-        put(f"videos/{key}/from_timestamp", 0.0, pa.float64())
-        put(f"videos/{key}/to_timestamp", rows / schema.rate_hz, pa.float64())
+        whole |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file}
+        real |= {f"videos/{key}/from_timestamp": 0.0, f"videos/{key}/to_timestamp": rows / schema.rate_hz}
+    values = {"tasks": arrow.text_list_row([info.task])}
+    values |= {name: arrow.numbers(np.array([value]), "int64") for name, value in whole.items()}
+    values |= {name: arrow.numbers(np.array([value]), "float64") for name, value in real.items()}
     for key, stat in stats.items():
         for name, value in stat.items():
-            kind = pa.int64() if name == "count" else pa.float64()
-            for _ in range(value.ndim):
-                kind = pa.list_(kind)
-            put(f"stats/{key}/{name}", value.tolist(), kind)
-    put("meta/episodes/chunk_index", chunk, pa.int64())
-    put("meta/episodes/file_index", file, pa.int64())
-    put(INFO_COLUMN, info_to_text(info), pa.string())
-    put(SOURCE_COLUMN, source, pa.string())
+            values[f"stats/{key}/{name}"] = arrow.nested_row(value, "int64" if name == "count" else "float64")
+    values |= {INFO_COLUMN: arrow.texts([info_to_text(info)]), SOURCE_COLUMN: arrow.texts([source])}
     return pa.table(values)
 
 
@@ -155,7 +137,7 @@ def info_from_text(text: str) -> EpisodeInfo:
 
 def tasks_table(tasks: Sequence[str]) -> pa.Table:
     """``meta/tasks.parquet``: LeRobot reads it with pandas and wants the task as index, which is said in metadata."""
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+    table = pa.table({"task_index": arrow.numbers(np.arange(len(tasks)), "int64"), "task": arrow.texts(tasks)})
 
     def described(name: str, kind: str, numpy_kind: str) -> dict[str, Any]:
         return {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_kind, "metadata": None}
