@@ -23,3 +23,7 @@ class DeviceError(DexLoopError):
 
 class DatasetError(DexLoopError):
     """A data set or journal is damaged or of another schema."""
+
+
+class StorageError(DexLoopError):
+    """The disk is full or does not take what is written to it."""

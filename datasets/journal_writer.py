@@ -1,0 +1,216 @@
+"""The writing half of the journal: one thread, bounded queue, flushed by wall clock and by the rig's clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.clock import NS
+from ..hardware.errors import BadInput, DatasetError, DexLoopError, StorageError
+from .journal import COMMON_HEAPS, INDEX, TABLES, JournalMeta
+
+_HEAP_CHUNK = 1 << 18  # bytes: about 20 colour packets
+_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class JournalConfig:
+    """How the journal is written."""
+
+    flush_s: float = 0.1
+    """Longest time, of the machine's or the rig's clock, that a reading waits before it is flushed."""
+    queue_size: int = 256
+    """Readings that may wait for the disk; a full queue blocks its sources and never drops."""
+    min_free_mb: float = 64.0
+    """Recording stops, whole, while this much of the disk is still free."""
+
+    def __post_init__(self) -> None:
+        if not 0.005 <= self.flush_s <= 0.25:
+            raise BadInput(
+                f"flush_s is {self.flush_s} s; choose 0.005 to 0.25, so that a crash loses half a second at most"
+            )
+        if self.queue_size < 1 or self.min_free_mb < 0:
+            raise BadInput("queue_size must be at least 1 and min_free_mb at least 0")
+
+
+class JournalWriter:
+    """Appends readings to a journal from any thread.
+
+    A failure of the disk is kept and raised by the next ``put`` and by ``close``: nothing is swallowed.
+    """
+
+    def __init__(self, path: Path, meta: JournalMeta, config: JournalConfig | None = None) -> None:
+        self.path = Path(path)
+        self.config = config or JournalConfig()
+        self._tables = dict(TABLES)
+        self._heaps = (*COMMON_HEAPS, *(name for camera in meta.cameras for name in camera.heaps()))
+        self._heap_ends = dict.fromkeys(self._heaps, 0)
+        self._queue: queue.Queue[tuple[str, int, Any] | None] = queue.Queue(self.config.queue_size)
+        self._pending: dict[str, list[Any]] = {}
+        self.largest_queue = 0
+        self.blocked_s = 0.0
+        self.failure: DexLoopError | None = None
+        self._file = self._create(meta)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def _create(self, meta: JournalMeta) -> h5py.File:
+        if self.path.exists():
+            raise DatasetError(f"{self.path} exists: a journal is never written over; move or delete it")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._check_space(0)
+        partial = self.path.with_name(self.path.name + ".part")
+        try:
+            file = h5py.File(partial, "w", libver="latest")
+            file["meta"] = np.frombuffer(meta.to_json().encode(), np.uint8)
+            for name, dtype in self._tables.items():
+                _create_rows(file, name, dtype)
+            for name in self._heaps:
+                _create_rows(file, f"{name}/index", INDEX)
+                file.create_dataset(f"{name}/bytes", (0,), np.uint8, maxshape=(None,), chunks=(_HEAP_CHUNK,))
+            file.swmr_mode = True
+            file.flush()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StorageError(f"cannot write a journal at {self.path} ({error}): check the folder and disk") from error
+        # A journal has its name only from the moment at which it can be read.
+        partial.rename(self.path)
+        return file
+
+    def put_row(self, table: str, values: tuple[Any, ...]) -> None:
+        """One row of a table, fields in the order of its dtype. Blocks while the queue is full."""
+        self._put((table, int(values[0]), values))
+
+    def put_bytes(self, heap: str, captured_ns: int, sequence: int, data: bytes) -> None:
+        """One record of a heap. Blocks while the queue is full."""
+        self._put((heap, captured_ns, (sequence, data)))
+
+    def _put(self, item: tuple[str, int, Any]) -> None:
+        self.raise_failure()
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            started = time.monotonic()
+            while True:
+                self.raise_failure()
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(item, timeout=0.1)
+                    break
+            self.blocked_s += time.monotonic() - started
+        self.largest_queue = max(self.largest_queue, self._queue.qsize())
+
+    def raise_failure(self) -> None:
+        """Raise what stopped the writing thread, if anything did."""
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        """Write what is queued and close. Raises the failure that left the journal shorter, if there was one."""
+        if self._thread.is_alive():
+            while self.failure is None:
+                try:
+                    self._queue.put(None, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            self._thread.join()
+        self.raise_failure()
+
+    def _run(self) -> None:
+        try:
+            self._write_until_closed()
+        except (OSError, RuntimeError, ValueError, StorageError) as error:
+            self.failure = (
+                error
+                if isinstance(error, StorageError)
+                else StorageError(
+                    f"writing {self.path.name} failed ({error}); what was recorded until then is whole in it: "
+                    f"free space on {self.path.parent} and record the episode again"
+                )
+            )
+        except BaseException as error:  # a bug of ours: surfaces in the loop instead of dying with this thread
+            self.failure = DatasetError(f"writing {self.path.name} failed: {error!r}")
+            self.failure.__cause__ = error
+        finally:
+            # Closing rewrites the superblock; on a full disk it may fail, and the flushed part is readable anyway.
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                self._file.close()
+
+    def _write_until_closed(self) -> None:
+        due_wall = time.monotonic() + self.config.flush_s
+        oldest_ns: int | None = None
+        while True:
+            try:
+                item = self._queue.get(timeout=max(0.0, due_wall - time.monotonic()))
+            except queue.Empty:
+                item = ("", 0, None)
+            if item is None:
+                self._flush()
+                return
+            name, time_ns, values = item
+            if name:
+                self._pending.setdefault(name, []).append((time_ns, values))
+                oldest_ns = time_ns if oldest_ns is None else min(oldest_ns, time_ns)
+            stream_due = oldest_ns is not None and time_ns - oldest_ns >= self.config.flush_s * NS
+            if stream_due or time.monotonic() >= due_wall:
+                self._flush()
+                oldest_ns = None
+                due_wall = time.monotonic() + self.config.flush_s
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        size = sum(len(values[1]) for name in self._heaps for _, values in self._pending.get(name, ()))
+        self._check_space(size)
+        for name, items in self._pending.items():
+            if name in self._tables:
+                _append(self._file[name], np.array([values for _, values in items], self._tables[name]))
+            else:
+                self._append_heap(name, items)
+        self._pending = {}
+        self._file.flush()
+
+    def _append_heap(self, name: str, items: list[tuple[int, tuple[int, bytes]]]) -> None:
+        rows = np.zeros(len(items), INDEX)
+        end = self._heap_ends[name]
+        for row, (captured_ns, (sequence, data)) in zip(rows, items, strict=True):
+            row["captured_ns"], row["sequence"], row["offset"], row["size"] = captured_ns, sequence, end, len(data)
+            row["crc32"] = zlib.crc32(data)
+            end += len(data)
+        # Bytes before the index that points to them.
+        _append(self._file[f"{name}/bytes"], np.frombuffer(b"".join(data for _, (_, data) in items), np.uint8))
+        _append(self._file[f"{name}/index"], rows)
+        self._heap_ends[name] = end
+
+    def _check_space(self, needed: int) -> None:
+        disk = os.statvfs(self.path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if free - needed < self.config.min_free_mb * _MB:
+            raise StorageError(
+                f"recording stopped: {free / _MB:.0f} MB are free in {self.path.parent} and "
+                f"{self.config.min_free_mb:.0f} MB are kept in reserve. What was recorded until then is whole; free "
+                "some space and record again"
+            )
+
+
+def _create_rows(file: h5py.File, name: str, dtype: np.dtype[np.void]) -> None:
+    unwritten = np.zeros((), dtype)
+    unwritten[dtype.names[0]] = -1  # type: ignore[index]
+    file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(256,), fillvalue=unwritten)
+
+
+def _append(dataset: h5py.Dataset, rows: NDArray[Any]) -> None:
+    start = dataset.shape[0]
+    dataset.resize(start + len(rows), axis=0)
+    dataset[start:] = rows
