@@ -141,7 +141,8 @@ def _in_order(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 def _grid(reader: JournalReader, streams: _Streams, rate_hz: float) -> Times:
     """Times of all rows, the spans between pauses one after another."""
-    spans = recorded_spans(reader.meta.begin_ns, reader.last_ns(), reader.events())
+    newest_ns = max(int(times[-1]) for times in (*streams.captures().values(), streams.commands["sent_ns"]))
+    spans = recorded_spans(reader.meta.begin_ns, newest_ns, reader.events())
     grids = [_span_grid(streams, start, end, rate_hz) for start, end in spans]
     rows_ns = np.concatenate(grids) if grids else np.empty(0, np.int64)
     if not len(rows_ns):
@@ -178,21 +179,27 @@ def _best_phase(streams: _Streams, first_ns: int, last_ns: int, rate_hz: float) 
     show the picture before; rows just after a loop's commands would all take the command of the next tick.
     """
     period_ns = NS / rate_hz
+    captures, sent = streams.captures(), streams.commands["sent_ns"]
     best: tuple[float, Times] | None = None
-    for phase in range(_PHASES):
-        start_ns = first_ns + round(phase * period_ns / _PHASES)
-        count = int((last_ns - start_ns) / period_ns) + 1 if start_ns <= last_ns else 0
-        if not count:
-            break
+    for start_ns in _starts([*captures.values(), sent], first_ns, last_ns, period_ns):
+        count = int((last_ns - start_ns) / period_ns) + 1
         rows_ns = start_ns + np.rint(np.arange(count) * period_ns).astype(np.int64)
-        skew_ns = _skew(streams.captures(), rows_ns)
-        answer = newest_at(streams.commands["sent_ns"], rows_ns + round(period_ns) - 1)
-        delay_ns = np.abs(streams.commands["sent_ns"][answer] - rows_ns)
-        cost = float(np.percentile(skew_ns, 95) + 0.5 * np.percentile(delay_ns, 95))
+        answer = newest_at(sent, rows_ns + round(period_ns) - 1)
+        delay_ns = np.abs(sent[answer] - rows_ns)
+        cost = float(np.percentile(_skew(captures, rows_ns), 95) + 0.5 * np.percentile(delay_ns, 95))
         if best is None or cost < best[0]:
             best = cost, rows_ns
     assert best is not None
     return best[1]
+
+
+def _starts(streams: list[Times], first_ns: int, last_ns: int, period_ns: float) -> list[int]:
+    """Candidates for t_0: evenly spread over one row, and just at the readings and commands themselves."""
+    offsets = {round(phase * period_ns / _PHASES) for phase in range(_PHASES)}
+    for times in streams:
+        early = times[times >= first_ns][:_PHASES]
+        offsets |= {int(offset) for offset in np.unique(np.mod(early - first_ns, period_ns).astype(np.int64))[:5]}
+    return sorted(first_ns + offset for offset in offsets if first_ns + offset <= last_ns)
 
 
 def _skew(captures: Mapping[str, Times], rows_ns: Times) -> Times:
