@@ -128,10 +128,14 @@ class Follower:
         stiffness = np.minimum(stiffness, 0.5 / h)
         pull, damping = stiffness * stiffness, 2.0 * stiffness
         limit, top = config.acceleration_limit, config.speed_limit
+        lead = np.abs(self._input_speed)
         for _ in range(steps):
             acceleration = pull * (value - self._value) + damping * (config.lead * self._input_speed - self._speed)
             self._speed = self._speed + np.minimum(np.maximum(acceleration, -limit), limit) * h
-            self._speed = np.minimum(np.maximum(self._speed, -top), top)
+            # Never faster than it can brake before the input, beside what the input itself moves.
+            brake = np.sqrt(2.0 * limit * np.abs(value - self._value)) + lead
+            bound = np.minimum(brake, top)
+            self._speed = np.minimum(np.maximum(self._speed, -bound), bound)
             self._value = self._value + self._speed * h
         return self._value.copy()
 

@@ -85,13 +85,17 @@ class HandRetargeter:
         self._grid, self._grid_tips = _posture_grid(self.kinematics)
         self.reset()
 
-    def reset(self, opening: Array | None = None) -> None:
-        """New episode. With the robot's present ``opening`` (6,) the next sample starts from it without a jump."""
+    def reset(self, opening: Array | None = None, meet: bool = True) -> None:
+        """New episode, from the robot's present ``opening`` (6,), or from the first sample if there is none.
+
+        With ``meet`` the fingers stay until the operator moves (bumpless); without it they go to the operator's
+        posture by themselves, at the speed limit: right for a recording, wrong while something is held.
+        """
         self._solved: Array | None = None
         self._offset: Array = np.zeros(6)
         self._output = None if opening is None else np.clip(np.asarray(opening, float), 0.0, 1.0)
         self._time_s: float | None = None
-        self._meet = opening is not None
+        self._meet = meet and opening is not None
         if self._follower:
             self._follower.reset(self._output)
 

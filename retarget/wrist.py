@@ -39,8 +39,8 @@ class WristRetargetConfig:
     """Width of the band inside the workspace box in which the palm is slowed down."""
     reach_margin_m: float = 0.02
     """The same inside the arm's reach; the arm is never stretched out, where it is singular."""
-    speed_limit_m_s: float = 1.0
-    turn_limit_rad_s: float = 3.0
+    speed_limit_m_s: float = 0.6
+    turn_limit_rad_s: float = 2.0
     jump_rad: float = 0.5
     """A solution farther than this from the last is another branch: the arm stops short of it."""
     follower: FollowerConfig | None = field(
@@ -49,7 +49,7 @@ class WristRetargetConfig:
             stiffness_per_speed=4.0,
             lead=0.6,
             speed_cutoff_hz=3.0,
-            acceleration_limit=12.0,
+            acceleration_limit=2.6,  # 600 deg/s2 at the fastest joint, 225 deg/s
             speed_limit=0.9,
         )
     )

@@ -59,6 +59,10 @@ class Operator(Protocol):
         """A new episode: forget the last one and start from ``state`` without a jump."""
         ...
 
+    def resume(self, state: RobotState, now_ns: int) -> None:
+        """After a pause: go on with the same episode, from ``state`` and without a jump."""
+        ...
+
     def act(self, state: RobotState, now_ns: int) -> OperatorInput:
         """What to do now, ``now_ns`` on the rig's clock. Raises BadInput or DeviceError when the device is gone."""
         ...
