@@ -1,0 +1,1 @@
+"""The scripted expert's knowledge: object shapes, grasp candidates, motions, and noise."""

@@ -1,0 +1,94 @@
+"""Which grasps the arm can carry out: joint paths for coming in, lifting, and going to the bin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.description import START_ARM_Q, RigDescription
+from ...hardware.geometry import Transform, interpolate, inverse, pose_error
+from ...hardware.kinematics import ArmKinematics
+from .grasps import Grasp
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReachConfig:
+    """Distances of a grasp's straight parts."""
+
+    retreat_m: float = 0.10  # pregrasp to grasp, along the approach
+    lift_m: float = 0.14
+    step_m: float = 0.012  # between inverse kinematics solutions along a straight line
+    largest_step_rad: float = 0.25  # of any joint between two of them: more is a jump, not a motion
+    limit_margin_rad: float = 0.03
+
+
+@dataclass(frozen=True)
+class ReachPlan:
+    """A grasp with the arm's way through it."""
+
+    grasp: Grasp
+    approach: Array  # (K, 7) rad, pregrasp to grasp
+    lift: Array  # (K, 7) rad, grasp to lifted
+    travel_rad: float  # from where the arm was to the pregrasp
+    margin_rad: float  # smallest distance of a joint to its limit on the way
+
+
+class Reach:
+    """Inverse kinematics of whole grasps on one arm of a rig."""
+
+    def __init__(self, rig: RigDescription, config: ReachConfig = ReachConfig()) -> None:
+        mount = rig.arms[0]
+        self._mount = mount
+        self._config = config
+        self.kinematics = ArmKinematics(mount.arm)
+        self._base_T_world = inverse(mount.world_T_base)
+        self._palm_T_flange = inverse(mount.flange_T_palm)
+
+    def palm(self, q: Array) -> Transform:
+        """world_T_palm of arm angles (..., 7) rad."""
+        return self._mount.world_T_base @ self.kinematics.fk(q) @ self._mount.flange_T_palm
+
+    def solve(self, world_T_palm: Transform, q_near: Array) -> Array | None:
+        """Arm angles (7,) rad that put the palm there, near ``q_near``; None where the arm cannot."""
+        found = self.kinematics.ik(self._base_T_world @ world_T_palm @ self._palm_T_flange, q_near)
+        if not found.ok or self._margin(found.q[None]) < self._config.limit_margin_rad:
+            return None
+        return found.q
+
+    def line(self, start: Transform, end: Transform, q_near: Array) -> Array | None:
+        """Joint waypoints (K, 7) rad of a straight palm motion, the first near ``q_near``; None where it breaks."""
+        distance, turn = pose_error(start, end)
+        count = max(2, 1 + int(np.ceil(max(distance / self._config.step_m, turn / 0.1))))
+        waypoints = []
+        for t in np.linspace(0, 1, count):
+            q = self.solve(interpolate(start, end, float(t)), q_near)
+            if q is None or (waypoints and np.abs(q - q_near).max() > self._config.largest_step_rad):
+                return None
+            waypoints.append(q)
+            q_near = q
+        return np.array(waypoints)
+
+    def plan(self, grasp: Grasp, q_now: Array) -> ReachPlan | None:
+        """The arm's way through ``grasp``; None where it has none. Tried from where the arm is and from its start."""
+        pregrasp = grasp.world_T_palm.copy()
+        pregrasp[:3, 3] -= self._config.retreat_m * grasp.approach
+        lifted = grasp.world_T_palm.copy()
+        lifted[2, 3] += self._config.lift_m
+        for near in (q_now, np.array(START_ARM_Q)):
+            approach = self.line(pregrasp, grasp.world_T_palm, near)
+            if approach is None:
+                continue
+            lift = self.line(grasp.world_T_palm, lifted, approach[-1])
+            if lift is None:
+                continue
+            travel = float(np.abs(approach[0] - q_now).max())
+            return ReachPlan(grasp, approach, lift, travel, self._margin(np.concatenate([approach, lift])))
+        return None
+
+    def _margin(self, q: Array) -> float:
+        limits = self.kinematics.limits
+        return float(np.minimum(q - limits[:, 0], limits[:, 1] - q).min())

@@ -1,0 +1,307 @@
+"""The scripted operator: an expert on the twin that picks up the scene's target and puts it in the bin.
+
+It is privileged: it reads object shapes and poses from the twin. What it *does* is what a person could: it comes in
+beside the object, closes until the motors feel it, squeezes, lifts, looks whether the object came along, and tries
+again where it did not. Seeded noise, deliberate misses and varied grasps and speeds make its episodes worth imitating
+(``docs/decisions/70-scripted-expert.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.clock import NS
+from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
+from ...hardware.errors import BadInput
+from ...hardware.rig import DEXGRASPVLA_RIG
+from ...hardware.values import Command, RobotState
+from ..expert.closing import ClosingConfig, HandCloser
+from ..expert.grasps import GraspConfig, GraspPlanner
+from ..expert.motion import JointPath, SmoothNoise, SpeedLimits
+from ..expert.reach import Reach, ReachConfig, ReachPlan
+from ..expert.shape import Shape, body_shape
+from .base import OperatorInput
+
+if TYPE_CHECKING:
+    from ...hardware.twin.world import TwinWorld
+
+Array = NDArray[np.float64]
+Targets = Generator[tuple[Array, Array, str], RobotState, None]  # yields (arm q (7,), hand (6,), note)
+
+
+@dataclass(frozen=True)
+class ScriptConfig:
+    """How the scripted operator works. Distances in m, angles in rad, times in s."""
+
+    rate_hz: float = 20.0
+    pace: tuple[float, float] = (0.35, 0.6)  # share of the arm's speed limits, drawn per episode
+    approach_m_s: tuple[float, float] = (0.10, 0.20)
+    lift_m_s: tuple[float, float] = (0.10, 0.18)
+    arm_noise_rad: float = 0.003  # standard deviation of the smooth noise on the arm's commands
+    hand_noise: float = 0.01  # and on the hand's openings
+    miss_rate: float = 0.15  # share of episodes whose first grasp is put beside the object on purpose
+    miss_m: tuple[float, float] = (0.035, 0.06)
+    retries: int = 3
+    choices: int = 3  # the grasp is drawn from the best so many that the arm can do
+    hold_s: float = 1.5
+    lifted_m: float = 0.10  # the object counts as lifted from here
+    place: bool = True  # go on to the bin and back
+    grasps: GraspConfig = field(default_factory=GraspConfig)
+    reach: ReachConfig = field(default_factory=ReachConfig)
+    closing: ClosingConfig = field(default_factory=ClosingConfig)
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.miss_rate <= 1.0 and self.retries >= 0 and self.choices >= 1 and self.rate_hz > 0):
+            raise BadInput(
+                f"script operator: miss_rate {self.miss_rate} must lie in 0..1, retries {self.retries} be >= 0, "
+                f"choices {self.choices} >= 1 and rate_hz {self.rate_hz} > 0"
+            )
+
+
+@dataclass
+class ScriptReport:
+    """What happened in an episode, for benchmarks and tests."""
+
+    attempts: int = 0  # honest ones: deliberate misses are not counted
+    misses: int = 0  # deliberate
+    families: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # one reason per attempt that failed
+    lifted: bool = False
+    lifted_at_attempt: int = 0  # 1 = with the first honest attempt
+    placed: bool = False
+
+
+class ScriptOperator:
+    """Operator that demonstrates the scene's task by itself. One 13-number command per call of :meth:`act`."""
+
+    name = "script"
+
+    def __init__(self, world: TwinWorld, config: ScriptConfig | None = None, seed: int = 0) -> None:
+        self._world = world
+        self._config = config or ScriptConfig()
+        self._seed = seed
+        self._episode = 0
+        self._rig = DEXGRASPVLA_RIG
+        self._reach = Reach(self._rig, self._config.reach)
+        self._planner = GraspPlanner(self._config.grasps)
+        self.report = ScriptReport()
+        self._run: Targets | None = None
+
+    # -- the protocol ----------------------------------------------------------------------------------------------
+
+    def begin(self, state: RobotState, now_ns: int) -> None:
+        """Draw this episode's manner from the seed and start from where the robot is."""
+        self._rng = np.random.default_rng([self._seed, self._episode])
+        self._episode += 1
+        self.report = ScriptReport()
+        self._shapes = self._object_shapes()
+        config, rng = self._config, self._rng
+        pace = rng.uniform(*config.pace)
+        arm = self._rig.arms[0].arm
+        self._limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, 80.0)).scaled(pace)
+        self._approach_m_s = rng.uniform(*config.approach_m_s)
+        self._lift_m_s = rng.uniform(*config.lift_m_s)
+        self._noise = SmoothNoise(rng, 13)
+        self._begun_ns = now_ns
+        self._q, self._hand = np.array(state.arm.q), np.array(state.hand.opening)
+        self._last: Command | None = None
+        self._run = self._episode_targets()
+        self._started = False
+
+    def act(self, state: RobotState, now_ns: int) -> OperatorInput:
+        """The command for this tick; ``done`` with the last one."""
+        if self._run is None:
+            raise BadInput("script operator: act() was called before begin(): begin an episode first")
+        try:
+            if self._started:
+                q, hand, note = self._run.send(state)
+            else:
+                q, hand, note = next(self._run)
+                self._started = True
+        except StopIteration:
+            return OperatorInput(self._last, done=True)
+        noise = self._noise.at((now_ns - self._begun_ns) / NS)
+        limits = self._reach.kinematics.limits
+        arm_q = np.clip(q + self._config.arm_noise_rad * noise[:7], limits[:, 0], limits[:, 1])
+        opening = np.clip(hand + self._config.hand_noise * noise[7:], 0.0, 1.0)
+        self._last = Command(state.captured_ns, arm_q, opening)
+        return OperatorInput(self._last, note=note)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    # -- the episode -----------------------------------------------------------------------------------------------
+
+    def _episode_targets(self) -> Targets:
+        config = self._config
+        miss = bool(self._rng.random() < config.miss_rate)
+        for _ in range(1 + config.retries + int(miss)):
+            plan = self._choose()
+            if plan is None:
+                self.report.failures.append("no grasp found")
+                yield self._q, self._hand, "no grasp found that the arm can do"
+                break
+            if miss:
+                self.report.misses += 1
+                missed, miss = self._missed(plan), False
+                if missed is not None:
+                    yield from self._grasp(missed)
+                    yield from self._let_go()
+                    continue
+            self.report.attempts += 1
+            self.report.families.append(plan.grasp.family)
+            yield from self._grasp(plan)
+            if self._lift_m() >= config.lifted_m:
+                yield from self._wait(config.hold_s)
+            if self._lift_m() >= config.lifted_m:
+                self.report.lifted = True
+                self.report.lifted_at_attempt = self.report.lifted_at_attempt or self.report.attempts
+                if not config.place:
+                    return
+                yield from self._place()
+                if self._in_bin() or not self._on_table():
+                    break
+                self.report.failures.append("dropped on the way")
+            else:
+                self.report.failures.append(f"{plan.grasp.family}: {self._reason()}")
+                yield from self._let_go()
+                if not self._on_table():
+                    break
+        self.report.placed = self._in_bin()
+        yield from self._follow(self._path([self._q, np.array(START_ARM_Q)]), np.array(OPEN_HAND), "back to start")
+        self.report.placed = self._in_bin()
+
+    def _grasp(self, plan: ReachPlan) -> Targets:
+        """Come in, close, lift. Ends lifted, or as soon as it is clear that the object stayed behind."""
+        grasp = plan.grasp
+        path = self._path([self._q, plan.approach[0]])
+        yield from self._follow(path, grasp.preshape, f"{grasp.family} grasp", hand_from=self._hand)
+        approach_s = self._config.reach.retreat_m / self._approach_m_s
+        yield from self._follow(self._path(plan.approach, approach_s), grasp.preshape)
+        closer = HandCloser(grasp, self._config.closing, 1.0 / self._config.rate_hz)
+        state = yield self._q, self._hand, "close"
+        while not closer.done:
+            self._hand = closer.step(state.hand)
+            state = yield self._q, self._hand, ""
+        lift_s = self._config.reach.lift_m / self._lift_m_s
+        lift = self._path(plan.lift, lift_s)
+        t = 0.0
+        while t < lift.duration_s:
+            t += 1.0 / self._config.rate_hz
+            self._q = lift.at(t)
+            self._hand = closer.hold(state.hand)
+            state = yield self._q, self._hand, ""
+            if t > 0.7 * lift.duration_s and self._lift_m() < 0.02:
+                yield self._q, self._hand, "the object did not come along"
+                return
+
+    def _place(self) -> Targets:
+        """Carry over the bin and let go."""
+        over, via = np.array(PLACE_ARM_Q), np.array(RETURN_ARM_Q)
+        yield from self._follow(self._path([self._q, via, over]), None, "to the bin")
+        if self._lift_m() < 0.02 and self._on_table():
+            return
+        yield from self._open("release")
+        yield from self._wait(0.4)
+
+    def _let_go(self) -> Targets:
+        """After a grasp that failed: open where we are, then rise clear of the objects."""
+        yield from self._open("open to try again")
+        pose = self._reach.palm(self._q)
+        raised = pose.copy()
+        raised[2, 3] += max(0.0, 0.30 - raised[2, 3])
+        line = self._reach.line(pose, raised, self._q)
+        if line is not None and len(line) > 1:
+            yield from self._follow(self._path(line), None)
+
+    # -- pieces of motion ------------------------------------------------------------------------------------------
+
+    def _path(self, waypoints: list[Array] | Array, shortest_s: float = 0.0) -> JointPath:
+        return JointPath(np.asarray(waypoints), self._limits, shortest_s)
+
+    def _follow(self, path: JointPath, hand: Array | None, note: str = "", hand_from: Array | None = None) -> Targets:
+        """Run ``path``; the hand goes from where it is to ``hand`` during the first second (None = it holds)."""
+        start = self._hand
+        t = 0.0
+        while t < path.duration_s:
+            t += 1.0 / self._config.rate_hz
+            self._q = path.at(t)
+            if hand is not None:
+                share = min(1.0, t / min(1.0, path.duration_s))
+                self._hand = (1 - share) * start + share * hand
+            yield self._q, self._hand, note
+            note = ""
+
+    def _wait(self, seconds: float) -> Targets:
+        for _ in range(max(1, round(seconds * self._config.rate_hz))):
+            yield self._q, self._hand, ""
+
+    def _open(self, note: str) -> Targets:
+        start, goal = self._hand, np.array(OPEN_HAND)
+        steps = round(0.7 * self._config.rate_hz)
+        for k in range(1, steps + 1):
+            self._hand = start + (goal - start) * k / steps
+            yield self._q, self._hand, note
+            note = ""
+
+    # -- what the expert knows -------------------------------------------------------------------------------------
+
+    def _object_shapes(self) -> list[Shape]:
+        model = self._world.model
+        scene = self._world.scene
+        if scene is None or not scene.objects:
+            raise BadInput("script operator: the twin has no scene with objects: reset() it to a sampled scene first")
+        self._target = scene.target
+        return [body_shape(model, model.body(f"object_{i}").id, 300) for i in range(len(scene.objects))]
+
+    def _choose(self) -> ReachPlan | None:
+        """A grasp for the target as it lies now, drawn from the best that the arm can do."""
+        shapes = [shape.moved(self._world.object_pose(i)) for i, shape in enumerate(self._shapes)]
+        target = shapes.pop(self._target)
+        others = np.concatenate([shape.points for shape in shapes]) if shapes else np.empty((0, 3))
+        plans: list[ReachPlan] = []
+        best = -np.inf
+        for grasp in self._planner.propose(target, others):
+            if len(plans) >= self._config.choices or grasp.score < best - 0.4:
+                break
+            plan = self._reach.plan(grasp, self._q)
+            if plan is not None:
+                best = max(best, grasp.score)
+                plans.append(plan)
+        return plans[int(self._rng.integers(len(plans)))] if plans else None
+
+    def _missed(self, plan: ReachPlan) -> ReachPlan | None:
+        """The same grasp put beside the object on purpose: stopped short, and off to one side."""
+        grasp = plan.grasp
+        off = self._rng.uniform(*self._config.miss_m)
+        side = np.cross(grasp.approach, [0.0, 0.0, 1.0]) if abs(grasp.approach[2]) < 0.9 else np.array([1.0, 0, 0])
+        pose = grasp.world_T_palm.copy()
+        pose[:3, 3] += -off * grasp.approach + self._rng.uniform(-0.02, 0.02) * side
+        return self._reach.plan(replace(grasp, world_T_palm=pose), self._q)
+
+    def _lift_m(self) -> float:
+        return float(self._world.object_lift_m(self._target))
+
+    def _position(self) -> Array:
+        return np.asarray(self._world.object_pose(self._target)[:3, 3])
+
+    def _on_table(self) -> bool:
+        x0, x1, y0, y1, _, _ = self._rig.table_box_m
+        x, y, z = self._position()
+        return bool(x0 < x < x1 and y0 < y < y1 and z > -0.02)
+
+    def _in_bin(self) -> bool:
+        rig = self._rig
+        offset = np.abs(self._position()[:2] - np.array(rig.bin_center_m[:2]))
+        return bool((offset < np.array(rig.bin_size_m[:2]) / 2 + 0.01).all() and self._position()[2] < 0.1)
+
+    def _reason(self) -> str:
+        lift = self._lift_m()
+        if not self._on_table():
+            return "pushed off the table"
+        return "did not come along" if lift < 0.03 else "slipped while lifting"
