@@ -61,6 +61,10 @@ class SteppedClock:
     def now_ns(self) -> int:
         return self._now_ns
 
+    def set_now_ns(self, now_ns: int) -> None:
+        """The world says where it is on its way, so that a sink that it calls reads the time of its reading."""
+        self._now_ns = max(self._now_ns, now_ns)
+
     def sleep_until_ns(self, deadline_ns: int) -> int:
         if deadline_ns > self._now_ns:
             self._advance(deadline_ns)
@@ -91,11 +95,12 @@ class PacedClock:
             self.late_ticks += 1
             self.worst_late_ns = max(self.worst_late_ns, late_ns)
         while True:
-            target_ns = min(deadline_ns, self._world_ns + self._slice_ns) if not late_ns else time.monotonic_ns()
+            # Up to real time at least, in slices of real time after that; never into the future.
+            now_ns = time.monotonic_ns()
+            target_ns = max(now_ns, min(deadline_ns, self._world_ns + self._slice_ns))
+            if target_ns > now_ns:
+                time.sleep((target_ns - now_ns) / NS)
             if target_ns > self._world_ns:
-                wait_ns = target_ns - time.monotonic_ns()
-                if wait_ns > 0:
-                    time.sleep(wait_ns / NS)
                 self._advance(target_ns)
                 self._world_ns = target_ns
             if self._world_ns >= deadline_ns:

@@ -66,7 +66,7 @@ WRIST_D405 = CameraDescription(
     # On the little finger's side, looking between fingers and opposed thumb: there it is no lower than the palm when
     # the hand wraps from above.
     parent_T_camera=FLANGE_T_PALM
-    @ look_at(np.array([-0.02, -0.075, -0.055]), np.array([0.15, 0.01, -0.045]), np.array([0.0, 0.0, 1.0])),
+    @ look_at(np.array([-0.03, -0.075, -0.045]), np.array([0.155, 0.0, -0.05]), np.array([0.0, 0.0, 1.0])),
     intrinsics=Intrinsics(640, 480, 386.0, 386.0, 319.5, 239.5),
     baseline_m=0.018,
     depth_unit_m=0.0001,

@@ -75,7 +75,7 @@ def _shape(body: mujoco.MjsBody, name: str, box_mm: Vec, contype: int) -> None:
     center, half = box_size(tuple(MM * value for value in box_mm))
     axis = int(np.argmax(half))
     radius = float(np.delete(half, axis).mean())
-    stubby = half[axis] < 1.5 * radius
+    stubby = half[axis] < 1.25 * radius
     to_axis = {0: (0.5**0.5, 0.0, 0.5**0.5, 0.0), 1: (0.5**0.5, -(0.5**0.5), 0.0, 0.0), 2: (1.0, 0.0, 0.0, 0.0)}
     body.add_geom(
         name=name,
@@ -98,8 +98,8 @@ def _joint_ring(body: mujoco.MjsBody, name: str, link: ArmLink) -> None:
     body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-        size=(MM * (half + 0.6), MM * 9, 0),
-        pos=(0, 0, MM * (link.box_mm[5] - 9)),
+        size=(MM * (half + 1.0), MM * 9, 0),
+        pos=(0, 0, MM * (link.box_mm[5] - 8)),
         material=Paint.JOINT,
         contype=0,
         conaffinity=0,

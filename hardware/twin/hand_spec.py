@@ -99,7 +99,9 @@ def add_hand(spec: mujoco.MjSpec, flange: mujoco.MjsBody, mount: ArmMount, prefi
     }
     for finger in hand.fingers:
         _finger(spec, palm, finger, hand, prefix)
-        _motor(spec, f"{prefix}{finger.name}", f"{prefix}{finger.name}_mcp", finger.mcp_range_rad, strongest[finger.name])
+        _motor(
+            spec, f"{prefix}{finger.name}", f"{prefix}{finger.name}_mcp", finger.mcp_range_rad, strongest[finger.name]
+        )
     _thumb(spec, palm, hand, prefix)
     thumb = hand.thumb
     for motor, span in (("thumb_bend", thumb.bend_range_rad), ("thumb_rotation", thumb.rotation_range_rad)):
@@ -171,7 +173,9 @@ def _body(parent: mujoco.MjsBody, name: str, pose: Array) -> mujoco.MjsBody:
     return parent.add_body(name=name, pos=pose[:3, 3], quat=matrix_to_quat(pose[:3, :3]), gravcomp=1.0)
 
 
-def _hinge(body: mujoco.MjsBody, name: str, axis: Array, span: tuple[float, float], damping: float, rotor: float) -> None:
+def _hinge(
+    body: mujoco.MjsBody, name: str, axis: Array, span: tuple[float, float], damping: float, rotor: float
+) -> None:
     body.add_joint(
         name=name,
         type=mujoco.mjtJoint.mjJNT_HINGE,
@@ -217,7 +221,12 @@ def _thumb(spec: mujoco.MjSpec, palm: mujoco.MjsBody, hand: HandDescription, pre
     y = np.array([0.0, 1.0, 0.0])
     base = _body(palm, f"{prefix}thumb_base", transform(translation=pivot))
     _hinge(
-        base, f"{prefix}thumb_rotation", np.array(thumb.rotation_axis), thumb.rotation_range_rad, DAMPING["thumb"], 0.002
+        base,
+        f"{prefix}thumb_rotation",
+        np.array(thumb.rotation_axis),
+        thumb.rotation_range_rad,
+        DAMPING["thumb"],
+        0.002,
     )
     size, pos, quat = capsule_between(np.zeros(3), hinge - pivot, radius)
     base.add_geom(

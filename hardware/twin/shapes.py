@@ -22,7 +22,6 @@ class Paint(enum.StrEnum):
 
     TABLE = "table"
     FLOOR = "floor"
-    WALL = "wall"
     BIN = "bin"
     METAL = "rig_metal"
     ARM = "rig_arm"
@@ -34,7 +33,6 @@ class Paint(enum.StrEnum):
 _LOOKS: dict[Paint, tuple[Vec, float, float]] = {  # rgba, specular, shininess
     Paint.TABLE: ((0.72, 0.66, 0.58, 1), 0.1, 0.1),
     Paint.FLOOR: ((0.42, 0.42, 0.44, 1), 0.1, 0.1),
-    Paint.WALL: ((0.80, 0.80, 0.78, 1), 0.0, 0.0),
     Paint.BIN: ((0.18, 0.30, 0.46, 1), 0.2, 0.3),
     Paint.METAL: ((0.35, 0.36, 0.38, 1), 0.5, 0.5),
     Paint.ARM: ((0.93, 0.93, 0.92, 1), 0.4, 0.6),

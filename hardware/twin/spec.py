@@ -6,7 +6,7 @@ Names (``prefix`` is empty for one arm, ``right_`` / ``left_`` for two):
 - joints and actuators of the arm ``{prefix}arm_joint_1`` ... ``_7``; joints of the hand ``{prefix}`` + ``HAND_JOINTS``,
   its actuators ``{prefix}`` + ``HAND_MOTORS``;
 - sites ``{prefix}flange``, ``{prefix}thumb_tip`` ... ``{prefix}little_tip``; cameras by their own names;
-- geoms and materials ``table``, ``floor``, ``wall``, ``bin``, which a scene may repaint.
+- geoms and materials ``table``, ``floor``, ``bin``. A scene lays its own cover over table and floor.
 
 Objects are put in by ``scenes.apply_scene``; lights too (:func:`add_default_lights` serves a rig without a scene).
 """
@@ -22,8 +22,7 @@ from .arm_spec import add_arm
 from .hand_spec import add_hand
 from .shapes import ENVIRONMENT, PANEL_GROUP, Paint, add_paints, box_size, capsule_between
 
-FLOOR_M = -0.75  # the table's top stands this high above the floor
-WALL_M = 1.6
+FLOOR_M = -0.755  # table height; a scene's own floor lies 5 mm above
 BIN_WALL_M = 0.004
 
 
@@ -87,15 +86,6 @@ def _surroundings(spec: mujoco.MjSpec, rig: RigDescription) -> None:
     world = spec.worldbody
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1), pos=(0, 0, FLOOR_M), material=Paint.FLOOR
-    )
-    world.add_geom(
-        name="wall",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=(0.02, 2.5, 1.5),
-        pos=(WALL_M, 0, FLOOR_M + 1.5),
-        material=Paint.WALL,
-        contype=0,
-        conaffinity=0,
     )
     _box(spec, "table", rig.table_box_m, Paint.TABLE)
     _box(spec, "column", rig.column_box_m, Paint.METAL)
