@@ -7,6 +7,7 @@ Episode i has ``data/chunk-CCC/file-FFF.parquet``, ``meta/episodes/chunk-CCC/fil
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from .transaction import INFO
 
 STATS, TASKS, OWN = "meta/stats.json", "meta/tasks.parquet", "meta/dexloop.json"
 DAMAGED = "damaged"
-INFO_COLUMN, SOURCE_COLUMN = "dexloop/info", "dexloop/source"
+INFO_COLUMN, SOURCE_COLUMN, CRC_COLUMN = "dexloop/info", "dexloop/source", "dexloop/crc32/{key}"
 EPISODES_PATTERN = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATTERN = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATTERN = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -75,6 +76,15 @@ def _arrow(spec: ColumnSpec, array: Any) -> pa.Array:
     return arrow.vectors(array, spec.dtype) if spec.width else arrow.numbers(array, spec.dtype)
 
 
+def crc32(path: Path) -> int:
+    """Checksum of a file's bytes."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
 def write_table(table: pa.Table, path: Path) -> None:
     """One row group, as LeRobot writes an episode."""
     pq.write_table(table, path, row_group_size=max(1, table.num_rows), compression="snappy")
@@ -96,13 +106,25 @@ def numpy_columns(table: pa.Table, specs: Sequence[ColumnSpec]) -> dict[str, Col
 
 
 def episode_row(
-    schema: Schema, episode: int, start: int, rows: int, info: EpisodeInfo, source: str, stats: st.Stats
+    schema: Schema,
+    episode: int,
+    start: int,
+    rows: int,
+    info: EpisodeInfo,
+    source: str,
+    stats: st.Stats,
+    checksums: dict[str, int],
 ) -> pa.Table:
-    """The one row of an episode's ``meta/episodes`` file: LeRobot's columns, then ours."""
+    """The one row of an episode's ``meta/episodes`` file: LeRobot's columns, then ours.
+
+    ``checksums`` are the CRC-32 of its files, by video key and ``data``: the only way to find a flipped bit in a video,
+    since decoders conceal it.
+    """
     chunk, file = place(episode)
     whole = {"episode_index": episode, "length": rows, "data/chunk_index": chunk, "data/file_index": file}
     whole |= {"dataset_from_index": start, "dataset_to_index": start + rows}
     whole |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
+    whole |= {CRC_COLUMN.format(key=key): crc for key, crc in checksums.items()}
     real = {}
     for key in schema.video_keys:
         whole |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file}

@@ -18,6 +18,7 @@ from . import rle
 from .episode import EpisodeInfo
 from .layout import (
     DATA_PATTERN,
+    EPISODES_PATTERN,
     INFO_COLUMN,
     SOURCE_COLUMN,
     VIDEO_PATTERN,
@@ -85,8 +86,6 @@ class DatasetReader:
             raise BadInput(f"episode {index} does not exist: {self.root.name} {have}.")
         row = self._row(index)
         text = row.get(INFO_COLUMN)
-        # Another tool's edit dropped our columns: what the rows and the tasks say is all that is left.
-        info = info_from_text(text) if text else EpisodeInfo(row["tasks"][0], robot_type=self.schema.robot_type)
         videos = {}
         for key in self.schema.video_keys:
             place = {part: row[f"videos/{key}/{part}"] for part in ("chunk_index", "file_index")}
@@ -95,6 +94,7 @@ class DatasetReader:
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
         data = self.root / DATA_PATTERN.format(**place)
         start, stop = int(row["dataset_from_index"]), int(row["dataset_to_index"])
+        info = info_from_text(text) if text else self._described(row, data)
         return EpisodeMeta(index, stop - start, start, info, row.get(SOURCE_COLUMN) or "", data, videos)
 
     def episode(self, index: int) -> EpisodeData:
@@ -134,10 +134,21 @@ class DatasetReader:
         texts = self.episode(index).columns[f"mask.{self.schema.mask_camera}"]
         return np.stack([rle.decode(text) for text in texts])
 
-    def success(self, index: int) -> bool | None:
-        """The label; None where there is none."""
-        label = int(self.episode(index).columns[SUCCESS][0])
-        return None if label < 0 else bool(label)
+    def row(self, index: int) -> dict[str, Any]:
+        """The line of ``meta/episodes`` as it stands there, with its statistics."""
+        path = self.root / EPISODES_PATTERN.format(
+            chunk_index=self._row(index)["meta/episodes/chunk_index"],
+            file_index=self._row(index)["meta/episodes/file_index"],
+        )
+        rows = read_parquet(path).to_pylist()
+        return next(row for row in rows if row["episode_index"] == index)
+
+    def _described(self, row: dict[str, Any], data: Path) -> EpisodeInfo:
+        """Another tool's edit dropped our columns: what the rows and the tasks say is all that is left."""
+        table = read_parquet(data, ["episode_index", SUCCESS])
+        labels = table.column(SUCCESS).to_numpy()[table.column("episode_index").to_numpy() == row["episode_index"]]
+        success = {0: False, 1: True}.get(int(labels[0])) if len(labels) else None
+        return EpisodeInfo(row["tasks"][0], success, robot_type=self.schema.robot_type)
 
     def _row(self, index: int) -> dict[str, Any]:
         if index not in self._rows:

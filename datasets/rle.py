@@ -36,24 +36,29 @@ def encode(mask: NDArray[np.generic]) -> str:
 
 def decode(text: str) -> Mask:
     """The mask of :func:`encode`, (H, W) bool. Raises DatasetError where the text is not one."""
-    height, width, body = _split(text)
-    runs = _runs(body)
-    if (runs < 0).any() or runs.sum() != width * height:
-        raise DatasetError(f"a mask of {width}x{height} has runs that add up to {runs.sum()} pixels: it is damaged.")
+    height, width, runs = _whole(text)
     values = np.zeros(len(runs), bool)
     values[1::2] = True
     return np.repeat(values, runs).reshape(height, width)
 
 
-def size(text: str) -> tuple[int, int]:
-    """(height, width) that the text declares."""
-    height, width, _ = _split(text)
+def check(text: str) -> tuple[int, int]:
+    """(height, width) of a mask whose runs are proved to fill it, without building it. Raises DatasetError."""
+    height, width, _ = _whole(text)
     return height, width
 
 
 def area(text: str) -> int:
     """Pixels of the target, without building the mask."""
     return int(_runs(_split(text)[2])[1::2].sum())
+
+
+def _whole(text: str) -> tuple[int, int, NDArray[np.int64]]:
+    height, width, body = _split(text)
+    runs = _runs(body)
+    if (runs < 0).any() or runs.sum() != width * height:
+        raise DatasetError(f"a mask of {width}x{height} has runs that add up to {runs.sum()} pixels: it is damaged.")
+    return height, width, runs
 
 
 def _split(text: str) -> tuple[int, int, str]:

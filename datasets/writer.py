@@ -27,6 +27,7 @@ from .layout import (
     OWN,
     STATS,
     TASKS,
+    crc32,
     data_file,
     data_table,
     dump,
@@ -111,18 +112,21 @@ class DatasetWriter:
     ) -> tuple[int, list[str], st.Stats, dict[str, Any]]:
         index, rows, task = self.episodes, len(episode.columns[ACTION]), episode.info.task
         tasks = self._tasks if task in self._tasks else [*self._tasks, task]
+        checksums = {}
         for key, video in episode.videos.items():
             path = change.stage(video_file(key, index))
             vid.mux(video, self.schema.rate_hz, path)
             prove_video(path, video, rows)
+            checksums[key] = crc32(path)
             self._probe(f"staged {key}")
         table, columns = data_table(episode.columns, self.schema, index, self._frames, tasks.index(task))
         path = change.stage(data_file(index))
         write_table(table, path)
         if pq.read_metadata(path).num_rows != rows:
             raise DatasetError(f"{path.name} was written with fewer rows than the episode's {rows}: is the disk full?")
+        checksums["data"] = crc32(path)
         stats = episode_stats(columns, episode.videos)
-        meta = episode_row(self.schema, index, self._frames, rows, episode.info, source, stats)
+        meta = episode_row(self.schema, index, self._frames, rows, episode.info, source, stats, checksums)
         write_table(meta, change.stage(episode_file(index)))
         if len(tasks) != len(self._tasks):
             write_table(tasks_table(tasks), change.stage(TASKS))

@@ -1,0 +1,110 @@
+"""Changes a data set as a whole: label, delete, merge. Each is one transaction: done, or as if never asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..hardware.errors import BadInput, DatasetError
+from . import transaction as tx
+from .assemble import assemble, item_of
+from .check import assert_appendable, run_check
+from .layout import is_dataset
+from .reader import DatasetReader
+from .schema_file import read_schema
+
+_ENCODING = ("video.codec", "video.pix_fmt")
+
+
+def _nothing(step: str) -> None:
+    """The probe of ordinary use."""
+
+
+def label(root: Path, episode: int, success: bool | None, note: str | None = None, probe: tx.Probe = _nothing) -> None:
+    """Say whether an episode succeeded (None = not known), and replace its note where one is given."""
+    DatasetReader(root).meta(episode)  # a wrong number is said before anything is locked
+    with tx.lock(root):
+        assert_appendable(root)
+        reader = DatasetReader(root)
+        old = reader.meta(episode).info
+        new = replace(old, success=success, note=old.note if note is None else note)
+        items = [item_of(reader, i, new if i == episode else None) for i in range(len(reader))]
+        change = tx.Transaction(root, f"label of episode {episode}", probe)
+        assemble(change, reader.schema, reader.info["features"], reader.tasks, items)
+        change.commit()
+
+
+def delete(root: Path, episodes: Sequence[int], probe: tx.Probe = _nothing) -> int:
+    """Remove episodes for good; those behind them move up. Returns how many are left.
+
+    Raises BadInput where one does not exist, or none would be left.
+    """
+    gone = set(episodes)
+    if not gone:
+        raise BadInput("no episode to delete was given: write for example --episodes 3 7.")
+    reader = DatasetReader(root)
+    for episode in sorted(gone):
+        reader.meta(episode)
+    if len(gone) == len(reader):
+        raise BadInput(f"these are all episodes of {root.name}: remove the folder itself if you mean it.")
+    with tx.lock(root):
+        assert_appendable(root)
+        reader = DatasetReader(root)
+        items = [item_of(reader, i) for i in range(len(reader)) if i not in gone]
+        change = tx.Transaction(root, f"deletion of {len(gone)} episodes", probe)
+        assemble(change, reader.schema, reader.info["features"], reader.tasks, items)
+        change.commit()
+        _confirm(root)
+    return len(items)
+
+
+def merge(sources: Sequence[Path], target: Path, probe: tx.Probe = _nothing) -> int:
+    """Write the episodes of several sets, in order, into a new one; how many it has. The sources stay as they are.
+
+    A single source is allowed: it brings a set that another LeRobot tool rewrote back to one file per episode.
+    Raises BadInput where ``target`` exists or the sets have different schemas, DatasetError where one is damaged.
+    """
+    if not sources:
+        raise BadInput("no data set to merge was given.")
+    if is_dataset(target) or any(path.name not in (tx.STAGING, tx.LOCK) for path in _entries(target)):
+        raise BadInput(f"{target} exists already: give the merged data set a new name.")
+    if len({source.resolve() for source in sources}) != len(sources):
+        raise BadInput("a data set is given twice: its episodes would stand in the merged one twice.")
+    readers = [DatasetReader(source) for source in sources]
+    for reader in readers:
+        report = run_check(reader.root)
+        if not report.ok:
+            raise DatasetError(f"{report}\nNothing was merged: run `dataset repair` on it first.")
+        _same(readers[0], reader)
+    target.mkdir(parents=True, exist_ok=True)
+    with tx.lock(target):
+        items = [item_of(reader, i) for reader in readers for i in range(len(reader))]
+        change = tx.Transaction(target, f"merge of {len(sources)} data sets", probe)
+        assemble(change, readers[0].schema, readers[0].info["features"], [], items)
+        change.commit()
+        _confirm(target)
+    return len(items)
+
+
+def _entries(folder: Path) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file: give the merged data set a new name.")
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def _same(first: DatasetReader, other: DatasetReader) -> None:
+    difference = read_schema(first.root).difference(other.schema)
+    if difference:
+        raise BadInput(f"{other.root} has another schema than {first.root}: {difference}. They cannot be merged.")
+    for key in first.schema.video_keys:
+        mine, theirs = (reader.info["features"][key]["info"] for reader in (first, other))
+        for part in _ENCODING:
+            if mine.get(part) != theirs.get(part):
+                raise BadInput(f"{key} is {theirs.get(part)} in {other.root} and {mine.get(part)} in {first.root}.")
+
+
+def _confirm(root: Path) -> None:
+    report = run_check(root)
+    if not report.ok:
+        raise DatasetError(f"{report}\nRun `dataset repair`.")
