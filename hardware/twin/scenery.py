@@ -70,7 +70,7 @@ class CameraJitter:
     rotation_rad: Vec3  # rotation vector
 
 
-_OAK, _WALNUT, _PINE = (0.72, 0.55, 0.36), (0.36, 0.23, 0.14), (0.83, 0.70, 0.50)
+_OAK, _WALNUT, _PINE = (0.72, 0.55, 0.36), (0.42, 0.27, 0.17), (0.83, 0.70, 0.50)
 _WHITE, _CREAM, _GREY, _BLACK = (0.88, 0.88, 0.86), (0.86, 0.81, 0.70), (0.52, 0.53, 0.55), (0.10, 0.10, 0.11)
 _CONCRETE = Surface("speckle", (0.60, 0.60, 0.59), _GREY, 0.8)
 _PARQUET = Surface("wood", (0.60, 0.43, 0.27), _WALNUT, 0.7)
@@ -99,7 +99,7 @@ BACKGROUNDS: dict[str, dict[str, Background]] = {
         ("navy_cloth", Surface("fabric", (0.16, 0.20, 0.34), _BLACK, 0.25), _PARQUET, _PAINTED),
     ),
     "test": _backgrounds(
-        ("black_cloth", Surface("fabric", (0.12, 0.12, 0.13), _BLACK, 0.25), _PARQUET, _PAINTED),
+        ("black_cloth", Surface("fabric", (0.17, 0.17, 0.18), _BLACK, 0.25), _PARQUET, _PAINTED),
         ("walnut_table", Surface("wood", _WALNUT, _BLACK, 0.55), _TILES, _PAPERED),
         ("white_marble", Surface("marble", (0.90, 0.90, 0.89), _GREY, 0.9), _CONCRETE, _PAPERED),
         ("flowered_cloth", Surface("flowers", (0.84, 0.80, 0.72), (0.52, 0.30, 0.50), 0.5), _PARQUET, _PAPERED),
@@ -113,46 +113,60 @@ def _rgb(level: float, tint: Vec3 = (1.0, 1.0, 1.0)) -> Vec3:
     return level * tint[0], level * tint[1], level * tint[2]
 
 
-def _lamp(direction: Vec3, diffuse: Vec3, shadow: bool = False) -> Lamp:
+def _lamp(direction: Vec3, diffuse: Vec3, shadow: bool = True) -> Lamp:
     dx, dy, dz = direction
-    return Lamp((0.4 - 1.5 * dx, -1.5 * dy, -1.5 * dz), direction, diffuse, True, shadow)
+    return Lamp((0.4 - 1.2 * dx, -1.2 * dy, -1.2 * dz), direction, diffuse, True, shadow)
 
 
-def _spot(position_m: Vec3, diffuse: Vec3, at: Vec3 = (0.4, 0.0, 0.0)) -> Lamp:
+def _spot(position_m: Vec3, diffuse: Vec3, at: Vec3) -> Lamp:
     dx, dy, dz = np.array(at) - np.array(position_m)
     return Lamp(position_m, (float(dx), float(dy), float(dz)), diffuse, False, False)
 
 
-_WARM, _COOL = (1.0, 0.84, 0.66), (0.80, 0.90, 1.0)
-_DOWN = (0.15, 0.2, -1.0)
+def _lighting(name: str, ambient: Vec3, *lamps: Lamp) -> Lighting:
+    return Lighting(name, ambient, lamps)
+
+
+def _named(*lightings: Lighting) -> dict[str, Lighting]:
+    return {lighting.name: lighting for lighting in lightings}
+
+
+_WARM, _COOL = (1.0, 0.86, 0.68), (0.82, 0.91, 1.0)
+# Light that walls throw back, mostly on the sides that the head camera sees.
+_BOUNCE = (0.8, 0.1, -0.45)
+
+
+def _bounce(level: float, tint: Vec3 = (1.0, 1.0, 1.0)) -> Lamp:
+    return _lamp(_BOUNCE, _rgb(level, tint), shadow=False)
+
+
 LIGHTINGS: dict[str, dict[str, Lighting]] = {
-    "train": {
-        "daylight": Lighting("daylight", _rgb(0.36), (_lamp((-0.3, -0.35, -1.0), _rgb(0.52), True),)),
-        "warm": Lighting("warm", _rgb(0.30, _WARM), (_lamp(_DOWN, _rgb(0.60, _WARM), True),)),
-        "cool": Lighting("cool", _rgb(0.34, _COOL), (_lamp((-0.2, 0.3, -1.0), _rgb(0.55, _COOL), True),)),
-        "overcast": Lighting("overcast", _rgb(0.55), (_lamp((0.0, 0.0, -1.0), _rgb(0.25), True),)),
-        "two_lamps": Lighting(
-            "two_lamps", _rgb(0.25), (_lamp((0.5, 0.5, -1.0), _rgb(0.36), True), _lamp((-0.4, -0.6, -1.0), _rgb(0.3)))
+    "train": _named(
+        _lighting("daylight", _rgb(0.34), _lamp((-0.3, -0.4, -1.0), _rgb(0.46)), _bounce(0.24)),
+        _lighting("warm", _rgb(0.30, _WARM), _lamp((0.15, 0.2, -1.0), _rgb(0.52, _WARM)), _bounce(0.22, _WARM)),
+        _lighting("cool", _rgb(0.32, _COOL), _lamp((-0.2, 0.35, -1.0), _rgb(0.50, _COOL)), _bounce(0.22, _COOL)),
+        _lighting("overcast", _rgb(0.50), _lamp((0.05, 0.0, -1.0), _rgb(0.22)), _bounce(0.16)),
+        _lighting(
+            "two_lamps", _rgb(0.26), _lamp((0.5, 0.5, -1.0), _rgb(0.36)), _lamp((0.3, -0.7, -1.0), _rgb(0.3), False)
         ),
-    },
-    "validation": {
-        "evening": Lighting("evening", _rgb(0.24, _WARM), (_lamp((0.5, -0.3, -1.0), _rgb(0.5, _WARM), True),)),
-        "strip_light": Lighting("strip_light", _rgb(0.42, _COOL), (_lamp((0.1, -0.1, -1.0), _rgb(0.42, _COOL), True),)),
-    },
-    "test": {
-        "white": Lighting("white", _rgb(0.34), (_lamp((0.0, 0.1, -1.0), _rgb(0.58), True),)),
-        "dim": Lighting("dim", _rgb(0.13), (_lamp((0.2, 0.1, -1.0), _rgb(0.2), True),)),
-        "disco": Lighting(
+    ),
+    "validation": _named(
+        _lighting("evening", _rgb(0.26, _WARM), _lamp((0.5, -0.35, -1.0), _rgb(0.48, _WARM)), _bounce(0.16, _WARM)),
+        _lighting("strip_light", _rgb(0.40, _COOL), _lamp((0.1, -0.1, -1.0), _rgb(0.38, _COOL)), _bounce(0.2, _COOL)),
+    ),
+    "test": _named(
+        _lighting("white", _rgb(0.34), _lamp((0.0, 0.12, -1.0), _rgb(0.48)), _bounce(0.24)),
+        _lighting("dim", _rgb(0.20), _lamp((0.2, 0.1, -1.0), _rgb(0.25)), _bounce(0.14)),
+        _lighting(
             "disco",
-            _rgb(0.16),
-            (
-                _spot((0.1, 0.6, 1.1), (0.75, 0.05, 0.45)),
-                _spot((0.9, 0.1, 1.2), (0.05, 0.35, 0.85)),
-                _spot((0.2, -0.7, 1.0), (0.10, 0.70, 0.15)),
-            ),
+            _rgb(0.22),
+            _spot((0.2, 0.6, 1.0), (0.80, 0.04, 0.45), (0.30, 0.22, 0.0)),
+            _spot((0.8, 0.1, 1.1), (0.05, 0.35, 0.95), (0.55, 0.02, 0.0)),
+            _spot((0.2, -0.6, 1.0), (0.15, 0.75, 0.10), (0.30, -0.2, 0.0)),
+            _bounce(0.14, (1.0, 0.8, 1.0)),
         ),
-        "side": Lighting("side", _rgb(0.18), (_lamp((-0.2, -1.0, -0.35), _rgb(0.85), True),)),
-    },
+        _lighting("side", _rgb(0.24), _lamp((0.1, -1.0, -0.5), _rgb(0.72)), _bounce(0.1)),
+    ),
 }
 
 
@@ -259,6 +273,7 @@ def _add_quad(
         type=mujoco.mjtGeom.mjGEOM_MESH,
         meshname=f"background_{name}",
         material=label,
+        castshadow=False,  # a floor that shadows itself shows moire
         contype=0,
         conaffinity=0,
         mass=0.0,
@@ -285,8 +300,8 @@ def apply_lighting(spec: mujoco.MjSpec, lighting: Lighting, shadows: bool) -> No
             ambient=(0, 0, 0),
             specular=_scaled(lamp.diffuse, 0.4),
             castshadow=shadows and lamp.castshadow,
-            cutoff=60.0,
-            exponent=4.0,
+            cutoff=26.0,
+            exponent=12.0,
         )
 
 

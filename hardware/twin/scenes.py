@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..description import RigDescription
 from ..errors import BadInput, DexLoopError
-from ..geometry import Transform, apply, matrix_to_quat, rot_x, rot_y, rot_z, transform
+from ..geometry import Transform, apply, matrix_to_quat, pose_error, rot_x, rot_y, rot_z, transform
 from ..rig import DEXGRASPVLA_RIG
 from .instructions import instruction_for
 from .objects import ObjectSpec, add_object, generate_object, placement
@@ -201,6 +201,7 @@ def _gap(a: Array, b: Array) -> float:
 
 SETTLE_STEP_S = 0.002
 STILL_M_S, STILL_RAD_S = 0.002, 0.03
+WATCH_S, CREEP_M, CREEP_RAD = 0.6, 0.0005, 0.01
 
 
 def physics_model(objects: list[ObjectSpec], poses: list[Transform], rig: RigDescription) -> mujoco.MjModel:
@@ -209,7 +210,7 @@ def physics_model(objects: list[ObjectSpec], poses: list[Transform], rig: RigDes
     spec.option.timestep = SETTLE_STEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    spec.option.impratio = 3.0
+    spec.option.impratio = 10.0
     x0, x1, y0, y1, z0, z1 = rig.table_box_m
     spec.worldbody.add_geom(
         name="table", type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -221,25 +222,41 @@ def physics_model(objects: list[ObjectSpec], poses: list[Transform], rig: RigDes
 
 
 def settle(objects: list[ObjectSpec], poses: list[Transform], rig: RigDescription) -> list[Transform] | None:
-    """Let objects come to rest; their poses, or None when one left the area or none came to rest within 2.5 s."""
+    """Let objects come to rest, then watch them for another ``WATCH_S``.
+
+    Answers their poses, or None when one left the area, did not come to rest within 2.5 s, or crept afterwards.
+    """
     model = physics_model(objects, poses, rig)
     data = mujoco.MjData(model)
-    x0, x1, y0, y1 = rig.object_area_m
-    for _ in range(10):
-        mujoco.mj_step(model, data, nstep=int(0.25 / SETTLE_STEP_S))
-        speed = data.qvel.reshape(-1, 6)
-        if np.abs(speed[:, :3]).max() < STILL_M_S and np.abs(speed[:, 3:]).max() < STILL_RAD_S:
+    calm = 0
+    for _ in range(25):
+        mujoco.mj_step(model, data, nstep=int(0.1 / SETTLE_STEP_S))
+        calm = calm + 1 if _is_still(data) else 0  # one quiet moment may be the turning point of a rocking cup
+        if calm == 2:
             break
     else:
         return None
-    settled = []
-    for index in range(len(objects)):
-        body = data.body(f"object_{index}")
-        x, y, z = body.xpos
-        if not (x0 <= x <= x1 and y0 <= y <= y1 and z > rig.table_box_m[5]):
-            return None
-        settled.append(transform(body.xmat.reshape(3, 3).copy(), body.xpos.copy()))
-    return settled
+    before = _poses(data, len(objects))
+    mujoco.mj_step(model, data, nstep=int(WATCH_S / SETTLE_STEP_S))
+    after = _poses(data, len(objects))
+    moved_m, turned_rad = pose_error(np.stack(before), np.stack(after))
+    if moved_m.max() > CREEP_M or turned_rad.max() > CREEP_RAD or not _is_still(data):
+        return None
+    x0, x1, y0, y1 = rig.object_area_m
+    place = np.stack(after)[:, :3, 3]
+    inside = (place >= (x0, y0, rig.table_box_m[5])) & (place <= (x1, y1, np.inf))
+    return after if inside.all() else None
+
+
+def _is_still(data: mujoco.MjData) -> bool:
+    speed = np.abs(data.qvel.reshape(-1, 6))
+    return bool(speed[:, :3].max() < STILL_M_S and speed[:, 3:].max() < STILL_RAD_S)
+
+
+def _poses(data: mujoco.MjData, count: int) -> list[Transform]:
+    """world_T_object of the objects, in their order."""
+    bodies = [data.body(f"object_{index}") for index in range(count)]
+    return [transform(body.xmat.reshape(3, 3).copy(), body.xpos.copy()) for body in bodies]
 
 
 def _choose_target(rng: Generator, placed: tuple[PlacedObject, ...], layout: Layout) -> tuple[int, str] | None:

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 
 Picture = NDArray[np.uint8]  # (H, W, 3), first row at the top
 Rgb = tuple[float, float, float]
+Shape2 = tuple[int, int]  # (height, width) px
+Pattern = Callable[[Generator, Shape2, Rgb, Rgb], Picture]
 
 # Named colours, sRGB in [0, 1]: the words of the language instruction.
 COLOURS: dict[str, Rgb] = {
@@ -44,11 +46,14 @@ def _flat(rgb: Rgb, height: int, width: int) -> Picture:
     return np.broadcast_to(np.array(_bytes(rgb), np.uint8), (height, width, 3)).copy()
 
 
-def smooth_noise(rng: Generator, height: int, width: int, cells: int, stretch: int = 1) -> NDArray[np.float64]:
-    """Cloudy noise (H, W) in [0, 1] that tiles; ``stretch`` > 1 draws it out along the width, as wood grain."""
-    grid = rng.random((cells * stretch, cells))
-    grid = np.pad(grid, ((0, 1), (0, 1)), mode="wrap")
-    rows = np.linspace(0, cells * stretch, height, endpoint=False)
+def smooth_noise(rng: Generator, height: int, width: int, cells: int, stretch: float = 1.0) -> NDArray[np.float64]:
+    """Cloudy noise (H, W) in [0, 1] that tiles, ``cells`` along the width.
+
+    ``stretch`` below 1 draws it out upwards (wood grain), above 1 squeezes it (rings).
+    """
+    down = max(int(round(cells * stretch)), 1)
+    grid = np.pad(rng.random((down, cells)), ((0, 1), (0, 1)), mode="wrap")
+    rows = np.linspace(0, down, height, endpoint=False)
     columns = np.linspace(0, cells, width, endpoint=False)
     r0, c0 = rows.astype(int), columns.astype(int)
     fr, fc = (rows - r0)[:, None], (columns - c0)[None]
@@ -99,139 +104,145 @@ def _logo(
         draw.line((x - radius, y + radius, x + radius, y - radius), fill=ink, width=max(radius // 4, 2))
     elif kind == 2:
         turn = rng.uniform(0, 2 * np.pi)
-        star = [
-            (x + radius * (1.0 if k % 2 == 0 else 0.45) * np.cos(turn + k * np.pi / 5),
-             y + radius * (1.0 if k % 2 == 0 else 0.45) * np.sin(turn + k * np.pi / 5))
-            for k in range(10)
-        ]  # fmt: skip
-        draw.polygon(star, fill=ink)
+        reach = [radius * (1.0 if k % 2 == 0 else 0.45) for k in range(10)]
+        angle = [turn + k * np.pi / 5 for k in range(10)]
+        draw.polygon([(x + r * np.cos(a), y + r * np.sin(a)) for r, a in zip(reach, angle, strict=True)], fill=ink)
     else:
         draw.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], fill=ink)
 
 
-def _plain(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    return _blend(base, shade(base, 0.85), 0.5 * smooth_noise(rng, size, size, 4))
+def _plain(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    return _blend(base, shade(base, 0.85), 0.5 * smooth_noise(rng, *shape, 4))
 
 
-def _label(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    image = Image.fromarray(_flat(base, size, size))
+def _label(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    height, width = shape
+    image = Image.fromarray(_flat(base, *shape))
     draw = ImageDraw.Draw(image)
-    top, low = int(size * rng.uniform(0.28, 0.4)), int(size * rng.uniform(0.68, 0.8))
-    paper = _bytes(accent)
+    top, low = int(height * rng.uniform(0.26, 0.38)), int(height * rng.uniform(0.66, 0.8))
     ink = _bytes(shade(base, 0.6))
-    draw.rectangle((0, top, size, low), fill=paper)
-    for k in range(2):  # twice around, so that one is always in sight
-        x = int(size * (0.25 + 0.5 * k))
-        _logo(draw, rng, (x - size // 9, (top + low) // 2), (low - top) // 4, ink)
-        _text_lines(draw, rng, (x, top + size // 24, x + size // 5, low - size // 24), ink)
+    draw.rectangle((0, top, width, low), fill=_bytes(accent))
+    fronts = _fronts(shape)
+    style, radius = int(rng.integers(2**31)), (low - top) // 3
+    for x in fronts:  # round things show the front twice, so that one is always in sight
+        _logo(draw, np.random.default_rng(style), (x - radius, (top + low) // 2), radius, ink)
+        lines = (x + radius // 3, top + radius // 2, x + int(0.42 * width / len(fronts)), low - radius // 2)
+        _text_lines(draw, rng, lines, ink)
     return np.asarray(image).copy()
 
 
-def _logo_only(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    image = Image.fromarray(_flat(base, size, size))
+def _fronts(shape: Shape2) -> list[int]:
+    """Columns that a print is centred on: one on a narrow picture, two on one that goes round."""
+    height, width = shape
+    return [width // 2] if width < 1.6 * height else [width // 4, 3 * width // 4]
+
+
+def _logo_only(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    height, width = shape
+    image = Image.fromarray(_flat(base, *shape))
     draw = ImageDraw.Draw(image)
-    kind = rng.integers(0, 2**31)
-    for k in range(2):
-        _logo(
-            draw,
-            np.random.default_rng(kind),
-            (int(size * (0.25 + 0.5 * k)), int(size * 0.55)),
-            size // 7,
-            _bytes(accent),
-        )
-    _text_lines(draw, rng, (int(size * 0.1), int(size * 0.78), int(size * 0.9), int(size * 0.9)), _bytes(accent))
+    style, ink = int(rng.integers(2**31)), _bytes(accent)
+    fronts = _fronts(shape)
+    radius = int(min(height, width / len(fronts)) * rng.uniform(0.18, 0.27))
+    for x in fronts:
+        _logo(draw, np.random.default_rng(style), (x, int(height * 0.42)), radius, ink)
+        half = int(0.36 * width / len(fronts))
+        _text_lines(draw, rng, (x - half, int(height * 0.76), x + half, int(height * 0.9)), ink)
     return np.asarray(image).copy()
 
 
-def _stripes(vertical: bool) -> Callable[[Generator, int, Rgb, Rgb], Picture]:
-    def paint(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-        count = int(rng.integers(4, 9))
-        phase = (np.arange(size) / size * count) % 1.0 < rng.uniform(0.25, 0.4)  # base colour keeps the majority
-        line = phase.astype(float)
-        return _blend(base, accent, np.tile(line, (size, 1)) if vertical else np.tile(line[:, None], (1, size)))
+def _stripes(vertical: bool) -> Pattern:
+    def paint(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+        height, width = shape
+        length = width if vertical else height
+        count = max(int(round(length / rng.uniform(22, 40))), 2)
+        phase = (np.arange(length) / length * count) % 1.0
+        line = (phase < rng.uniform(0.22, 0.38)).astype(float)  # the base colour keeps the majority
+        return _blend(base, accent, np.tile(line, (height, 1)) if vertical else np.tile(line[:, None], (1, width)))
 
     return paint
 
 
-def _two_tone(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    rows = np.linspace(1, 0, size)[:, None]
+def _two_tone(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    height, width = shape
+    rows = np.linspace(1, 0, height)[:, None]
     edge = rng.uniform(0.18, 0.3)
-    flip = rng.random() < 0.5
-    return _blend(base, accent, np.tile((rows > 1 - edge) if flip else (rows < edge), (1, size)).astype(float))
+    other = rows > 1 - edge if rng.random() < 0.5 else rows < edge
+    return _blend(base, accent, np.tile(other, (1, width)).astype(float))
 
 
-def _dots(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    count = int(rng.integers(5, 9))
-    y, x = np.mgrid[0:size, 0:size] / size * count
+def _dots(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    height, width = shape
+    pitch = rng.uniform(18, 30)
+    columns, rows = max(round(width / pitch), 2), max(round(height / pitch / 2) * 2, 2)
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
+    y, x = y * rows, x * columns
     x = x + 0.5 * (np.floor(y) % 2)
     return _blend(base, accent, (np.hypot(x % 1 - 0.5, y % 1 - 0.5) < rng.uniform(0.18, 0.27)).astype(float))
 
 
-def _wood(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    grain = smooth_noise(rng, size, size, 3, 10) * 0.6 + smooth_noise(rng, size, size, 5, 24) * 0.4
-    return _blend(shade(base, 1.12), shade(base, 0.62), (np.sin(grain * 22.0) * 0.5 + 0.5) * 0.6)
+def _wood(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    grain = smooth_noise(rng, *shape, 3, 0.2) * 0.7 + smooth_noise(rng, *shape, 6, 0.12) * 0.3
+    rings = np.sin(grain * 26.0) * 0.5 + 0.5
+    fibre = smooth_noise(rng, *shape, 60, 0.04)
+    return _blend(shade(base, 1.1), shade(base, 0.68), 0.45 * rings + 0.4 * fibre)
 
 
-def _fabric(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    y, x = np.mgrid[0:size, 0:size]
+def _fabric(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     weave = 0.5 + 0.25 * np.sin(x * np.pi / 2) + 0.25 * np.sin(y * np.pi / 2)
-    return _blend(shade(base, 1.06), shade(base, 0.75), 0.6 * weave + 0.4 * smooth_noise(rng, size, size, 16))
+    return _blend(shade(base, 1.06), shade(base, 0.78), 0.7 * weave + 0.3 * smooth_noise(rng, *shape, 40))
 
 
-def _speckle(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    fine = (smooth_noise(rng, size, size, size // 4) > 0.72) * 0.55
-    return _blend(shade(base, 1.04), shade(base, 0.7), fine + 0.35 * smooth_noise(rng, size, size, 6))
+def _speckle(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    fine = (smooth_noise(rng, *shape, shape[0] // 4) > 0.78) * 0.45
+    return _blend(shade(base, 1.04), shade(base, 0.72), fine + 0.35 * smooth_noise(rng, *shape, 6))
 
 
-def _marble(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    warp = (
-        smooth_noise(rng, size, size, 4)
-        + 0.5 * smooth_noise(rng, size, size, 9)
-        + 0.25 * smooth_noise(rng, size, size, 20)
-    )
-    veins = np.exp(-((np.abs(np.sin(warp * 9.0))) / 0.09))
-    return _blend(base, shade(base, 0.5), 0.75 * veins + 0.2 * smooth_noise(rng, size, size, 5))
+def _marble(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    warp = sum(smooth_noise(rng, *shape, cells) / scale for cells, scale in ((3, 1), (7, 2), (15, 4), (40, 10)))
+    veins = np.exp(-np.abs(np.sin(np.asarray(warp) * 6.0)) / 0.05) * smooth_noise(rng, *shape, 4)
+    return _blend(base, shade(base, 0.45), 1.1 * veins + 0.3 * np.asarray(smooth_noise(rng, *shape, 3)))
 
 
-def _blush(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    warm = (0.5 * base[0] + 0.45, 0.75 * base[1] + 0.1, 0.5 * base[2])
-    return _blend(base, warm, np.clip(smooth_noise(rng, size, size, 3) * 1.6 - 0.9, 0, 0.6))
+def _blush(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    warm = (0.5 * base[0] + 0.42, 0.75 * base[1] + 0.08, 0.5 * base[2])
+    return _blend(base, warm, np.clip(smooth_noise(rng, *shape, 3) * 1.4 - 0.9, 0, 0.4))
 
 
-def _rings(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    rows = smooth_noise(rng, size, size, 2, 12)
-    return _blend(base, shade(base, 0.7), (rows > 0.72) * 0.6)
+def _rings(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    return _blend(base, shade(base, 0.75), (smooth_noise(rng, *shape, 2, 12) > 0.72) * 0.6)
 
 
-def _checks(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    y, x = np.mgrid[0:size, 0:size] * 8 // size
+def _checks(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] * 8 // np.array(shape)[:, None, None]
     return _blend(base, accent, 0.5 * (x % 2) + 0.5 * (y % 2))
 
 
-def _tiles(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    y, x = np.mgrid[0:size, 0:size] / size * 4
+def _tiles(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / np.array(shape)[:, None, None] * 4
     joint = (np.minimum(x % 1, y % 1) < 0.04).astype(float)
-    return _blend(base, accent, np.maximum(joint, 0.15 * smooth_noise(rng, size, size, 12)))
+    return _blend(base, accent, np.maximum(joint, 0.15 * smooth_noise(rng, *shape, 12)))
 
 
-def _print_cloth(rng: Generator, size: int, base: Rgb, accent: Rgb) -> Picture:
-    image = Image.fromarray(_fabric(rng, size, base, accent))
+def _flowers(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
+    height, width = shape
+    image = Image.fromarray(_fabric(rng, shape, base, accent))
     draw = ImageDraw.Draw(image)
-    petal = _bytes(accent)
-    for _ in range(26):
-        x, y = (int(v) for v in rng.integers(0, size, 2))
-        radius = int(rng.integers(size // 40, size // 18))
+    for _ in range(22):
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+        radius = int(rng.integers(height // 40, height // 18))
         for k in range(5):
-            a = 2 * np.pi * k / 5
-            cx, cy = x + radius * np.cos(a), y + radius * np.sin(a)
-            draw.ellipse((cx - radius * 0.6, cy - radius * 0.6, cx + radius * 0.6, cy + radius * 0.6), fill=petal)
+            cx, cy = x + radius * np.cos(2 * np.pi * k / 5), y + radius * np.sin(2 * np.pi * k / 5)
+            petal = 0.6 * radius
+            draw.ellipse((cx - petal, cy - petal, cx + petal, cy + petal), fill=_bytes(accent))
         draw.ellipse(
             (x - radius // 2, y - radius // 2, x + radius // 2, y + radius // 2), fill=_bytes(shade(base, 0.7))
         )
     return np.asarray(image).copy()
 
 
-PATTERNS: dict[str, Callable[[Generator, int, Rgb, Rgb], Picture]] = {
+PATTERNS: dict[str, Pattern] = {
     "plain": _plain,
     "label": _label,
     "logo": _logo_only,
@@ -247,11 +258,16 @@ PATTERNS: dict[str, Callable[[Generator, int, Rgb, Rgb], Picture]] = {
     "rings": _rings,
     "checks": _checks,
     "tiles": _tiles,
-    "flowers": _print_cloth,
+    "flowers": _flowers,
 }
 
 
-def paint(pattern: str, base: Rgb, accent: Rgb, seed: int, size: int = 128) -> Picture:
-    """A square picture (size, size, 3) of one of ``PATTERNS``; the same for the same arguments."""
+def paint(pattern: str, base: Rgb, accent: Rgb, seed: int, size: int = 128, aspect: float = 1.0) -> Picture:
+    """A picture of one of ``PATTERNS``; the same for the same arguments.
+
+    ``aspect`` is the width over the height of what it is put on; the picture has about ``size`` squared pixels.
+    """
+    stretch = float(np.sqrt(np.clip(aspect, 0.25, 4.0)))
+    shape = max(int(round(size / stretch)), 16), max(int(round(size * stretch)), 16)
     rng = np.random.default_rng(stable_seed("texture", pattern, seed))
-    return PATTERNS[pattern](rng, size, base, accent)
+    return PATTERNS[pattern](rng, shape, base, accent)

@@ -98,17 +98,18 @@ def _add_material(spec: mujoco.MjSpec, obj: ObjectSpec, paint_name: str, name: s
     label = f"{name}_{paint_name}"
     look = MATERIALS.get(obj.material, Material((0.5, 0.5), 0.4, 0.3))
     material = spec.add_material(name=label, specular=look.specular, shininess=look.shininess)
-    if paint_name == "main" and obj.pattern != "none":
-        picture = paint(obj.pattern, obj.rgb, obj.accent_rgb, obj.seed, TEXTURE_PX)
+    if paint_name == "main":
+        aspect = next((part.mesh.aspect for part in shape_of(obj).visibles if part.paint == "main" and part.mesh), 1.0)
+        picture = paint(obj.pattern, obj.rgb, obj.accent_rgb, obj.seed, TEXTURE_PX, aspect)
         add_picture(spec, label, picture)
         textures = list(material.textures)
         textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = label
         material.textures = textures
-    elif paint_name == "main":
-        material.rgba = (*obj.rgb, 1.0)
     elif paint_name == "accent":
-        # The inside of a white cup or the cap of a bottle: the accent where there is one, else a paler main colour.
         material.rgba = (*(shade(obj.rgb, 0.8) if obj.pattern == "plain" else obj.accent_rgb), 1.0)
+    elif paint_name == "inside":  # of a vessel: glazed paler than its outside
+        r, g, b = (0.45 * channel + 0.5 for channel in obj.rgb)
+        material.rgba = (r, g, b, 1.0)
     else:
         material.rgba = (*_PLAIN_PAINTS[paint_name], 1.0)
         if paint_name == "metal":

@@ -196,7 +196,7 @@ def _build_remote(p: Params) -> list[Part]:
     parts = box((w, d, h))
     for row in range(5):
         for column in range(3):
-            at = ((column - 1) * 0.27 * w, -d / 2 - 0.0005, 0.3 * h - row * 0.11 * h)
+            at = ((column - 1) * 0.27 * w, d / 2 + 0.0002, 0.3 * h - row * 0.11 * h)
             parts.append(look_of(box_mesh((0.16 * w, 0.002, 0.05 * h)), "accent", at))
     return parts
 

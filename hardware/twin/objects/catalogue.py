@@ -88,7 +88,7 @@ def _finish(family: Family, params: Params, fingerprint: str, split: str, seed: 
         material=material,
         pattern=str(rng.choice(family.patterns)),
         rgb=rgb,
-        accent_rgb=_accent(colour, rng),
+        accent_rgb=_accent(colour, material, rgb, rng),
         symmetry=family.symmetry,
         fingerprint=fingerprint,
     )
@@ -102,8 +102,10 @@ def _vary(rgb: Rgb, rng: Generator) -> Vec3:
     return float(out[0]), float(out[1]), float(out[2])
 
 
-def _accent(colour: str, rng: Generator) -> Vec3:
+def _accent(colour: str, material: str, rgb: Vec3, rng: Generator) -> Vec3:
     """A second colour that leaves no doubt about the first: white on strong colours, dark or strong on pale ones."""
+    if material == "peel":  # nature prints nothing: a second shade only
+        return shade(rgb, 0.72)
     strong = ("red", "blue", "green", "purple", "brown", "black", "pink", "turquoise", "orange")
     choice = "white" if colour in strong and rng.random() < 0.75 else "black"
     if colour in ("white", "grey", "yellow"):

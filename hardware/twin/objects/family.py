@@ -57,7 +57,7 @@ class Family:
     symmetry: str = "none"  # round: any turn about z; sphere; none
     splits: tuple[str, ...] = ALL_SPLITS
     weight: float = 1.0
-    rolling_m: float = 0.0008  # rolling friction (lever arm, m)
+    rolling_m: float = 0.003  # rolling friction, the lever arm of a soft fingertip or cloth; less lets facets creep
     awkward: str = ""  # why no stance of it can be grasped, where that is known beforehand
 
 

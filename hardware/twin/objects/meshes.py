@@ -21,6 +21,7 @@ class Mesh:
     vertices: Array  # (V, 3) m
     faces: NDArray[np.int32]  # (F, 3) counter-clockwise seen from outside
     uv: Array  # (V, 2) in [0, 1]: u to the right, v upwards
+    aspect: float = 1.0  # width over height of what the whole texture covers
 
     @property
     def volume_m3(self) -> float:
@@ -48,7 +49,8 @@ def lathe(profile: Array, segments: int = 28, twist: Array | None = None) -> Mes
     )
     low, span = z.min(), max(float(np.ptp(z)), 1e-9)
     uv = np.stack(np.broadcast_arrays((angle / (2 * np.pi))[None], ((z - low) / span)[:, None]), -1)
-    return Mesh(vertices.reshape(-1, 3), _grid_faces(radius, segments), uv.reshape(-1, 2))
+    around = 2 * np.pi * float(radius.max()) / float(span)
+    return Mesh(vertices.reshape(-1, 3), _grid_faces(radius, segments), uv.reshape(-1, 2), around)
 
 
 def _grid_faces(radius: Array, segments: int) -> NDArray[np.int32]:
@@ -116,7 +118,7 @@ def box_mesh(size_m: Array | tuple[float, float, float]) -> Mesh:
                 vertices.append(corner)
                 uv.append((s, t))
             faces += [(base, base + 1, base + 2), (base, base + 2, base + 3)]
-    return Mesh(np.array(vertices), np.array(faces, np.int32), np.array(uv, float))
+    return Mesh(np.array(vertices), np.array(faces, np.int32), np.array(uv, float), float(half[0] / half[2]))
 
 
 def hull(points: Array) -> Mesh:
@@ -132,7 +134,7 @@ def hull(points: Array) -> Mesh:
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     inward = np.einsum("ij,ij->i", normal, found.equations[:, :3]) < 0
     faces[inward] = faces[inward][:, ::-1]
-    return Mesh(vertices, faces.astype(np.int32), planar_uv(vertices))
+    return Mesh(vertices, faces.astype(np.int32), planar_uv(vertices), _planar_aspect(vertices))
 
 
 def planar_uv(vertices: Array) -> Array:
@@ -140,6 +142,11 @@ def planar_uv(vertices: Array) -> Array:
     flat = vertices[:, [0, 2]]
     low, span = flat.min(0), np.maximum(np.ptp(flat, axis=0), 1e-9)
     return (flat - low) / span
+
+
+def _planar_aspect(vertices: Array) -> float:
+    across, _, up = np.ptp(vertices, axis=0)
+    return float(across / max(up, 1e-9))
 
 
 def superellipsoid(
@@ -164,7 +171,7 @@ def superellipsoid(
         ],
         -1,
     ).reshape(-1, 3)
-    return Mesh(vertices, _grid_faces(radius, columns), planar_uv(vertices))
+    return Mesh(vertices, _grid_faces(radius, columns), planar_uv(vertices), _planar_aspect(vertices))
 
 
 def ring_pieces(outer: Array, inner: Array, segments: int = 12) -> list[Mesh]:

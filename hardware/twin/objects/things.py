@@ -342,7 +342,7 @@ FAMILIES = (
         ROUND_STANCE,
         colours=STRONG_COLOURS,
         symmetry="sphere",
-        rolling_m=0.0012,
+        rolling_m=0.003,
         weight=1.2,
     ),
     Family(
@@ -356,7 +356,7 @@ FAMILIES = (
         ("blush", "speckle"),
         (("upright", 0.6), ("lying", 0.4)),
         colours=("red", "green", "yellow"),
-        rolling_m=0.0016,
+        rolling_m=0.004,
     ),
     Family(
         "orange",
@@ -369,7 +369,7 @@ FAMILIES = (
         ("speckle",),
         ROUND_STANCE,
         colours=("orange",),
-        rolling_m=0.0016,
+        rolling_m=0.004,
         weight=0.6,
     ),
     Family(
@@ -383,7 +383,7 @@ FAMILIES = (
         ("speckle",),
         ROUND_STANCE,
         colours=("yellow", "green"),
-        rolling_m=0.0016,
+        rolling_m=0.004,
         weight=0.6,
     ),
     Family(
@@ -397,7 +397,7 @@ FAMILIES = (
         ("speckle", "blush"),
         ROUND_STANCE,
         colours=("green", "yellow"),
-        rolling_m=0.0016,
+        rolling_m=0.004,
         splits=("test",),
         weight=0.6,
     ),
@@ -412,7 +412,7 @@ FAMILIES = (
         ("plain",),
         (("lying", 0.6), ("upright", 0.4)),
         colours=("red", "yellow", "green"),
-        rolling_m=0.002,
+        rolling_m=0.004,
         splits=("validation", "test"),
         weight=0.6,
     ),
@@ -440,7 +440,7 @@ FAMILIES = (
         ("rings",),
         ROUND_STANCE,
         colours=("orange",),
-        rolling_m=0.002,
+        rolling_m=0.004,
         weight=0.5,
     ),
     Family(
@@ -454,7 +454,7 @@ FAMILIES = (
         ("stripes_up", "speckle"),
         ROUND_STANCE,
         colours=("green",),
-        rolling_m=0.0018,
+        rolling_m=0.004,
         weight=0.5,
     ),
     Family(

@@ -119,7 +119,7 @@ def _vessel(outer: Array, wall: float, floor: float, segments: int) -> list[Part
     levels = outer.copy()
     levels[0, 1] = floor
     walls = [solid_of(piece) for piece in ring_pieces(levels, inner, segments)]
-    return [look_of(lathe(skin)), look_of(lathe(hollow), "accent"), base, *walls]
+    return [look_of(lathe(skin)), look_of(lathe(hollow), "inside"), base, *walls]
 
 
 def _build_cup(p: Params) -> list[Part]:
@@ -142,12 +142,15 @@ def _mug(rng: Generator) -> Params:
 def _build_mug(p: Params) -> list[Part]:
     r, h, reach = p["diameter"] / 2, p["height"], p["handle"]
     outer = np.array([[r * p["taper"], 0.0], [r, h]])
-    angle = np.deg2rad(np.linspace(100, -100, 13))
-    x0 = 0.5 * (r + r * p["taper"]) - 0.003
-    path = np.stack([x0 + reach * np.cos(angle), np.zeros(13), h / 2 + 0.34 * h * np.sin(angle)], -1)
-    bar = [look_of(sweep(path, np.full(13, 0.0052), 8, 1.25))]
+    angle = np.deg2rad(np.linspace(90, -90, 13))
+    thick = 0.0052
+    z = h / 2 + 0.34 * h * np.sin(angle)
+    side = r * (p["taper"] + (1 - p["taper"]) * z / h)  # the handle grows out of the wall, not through it
+    path = np.stack([side - 0.3 * p["wall"] + (reach - thick) * np.cos(angle), np.zeros(13), z], -1)
+    path[[0, -1], 0] -= 0.0005
+    bar = [look_of(sweep(path, np.full(13, thick), 8, 1.25))]
     for k in range(0, 12, 3):
-        bar.append(solid_of(hull(sweep(path[k : k + 4], np.full(4, 0.0052), 6, 1.25).vertices)))
+        bar.append(solid_of(hull(sweep(path[k : k + 4], np.full(4, thick), 6, 1.25).vertices)))
     return _vessel(outer, p["wall"], 0.006, 12) + bar
 
 
