@@ -192,7 +192,7 @@ def limit_roots(at: Swivel, limits: Array) -> Array:
         )
         for numerator, denominator, limit in forms:
             c, s = np.cos(limit), np.sin(limit)
-            rows.append(tuple(n * c - d * s for n, d in zip(numerator, denominator, strict=True)))  # type: ignore[arg-type]
+            rows.append(tuple(n * c - d * s for n, d in zip(numerator, denominator, strict=True)))
     a, b, k = (np.stack([np.broadcast_to(row[i], zero.shape) for row in rows], -1) for i in range(3))  # (..., 10)
     size = np.hypot(a, b)
     with np.errstate(invalid="ignore", divide="ignore"):

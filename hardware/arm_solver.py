@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -195,7 +196,7 @@ class ArmSolver:
         grid = np.broadcast_to(_GRID, (*roots.shape[:-1], len(_GRID)))
         psi = np.concatenate([grid, middles, roots - _ROOT_SIDE_RAD, roots + _ROOT_SIDE_RAD], -1)
         psi = np.where(np.isnan(psi), 0.0, psi)  # the grid's own value once more
-        spread = Swivel(*(_spread(getattr(at, name)) for name in Swivel.__dataclass_fields__))
+        spread = _spread(at)
         near = np.broadcast_to(near, (len(wrist[0]), 7))[:, None, None, :]
         q, inside = self.branches(spread, psi, np.broadcast_to(near, (*psi.shape, 7)))
         return q, inside, psi
@@ -240,8 +241,8 @@ def _batch_of_one(target: Target) -> tuple[tuple[Array, ...], list[tuple[Array, 
     return tuple(np.array([x]) for x in target.wrist), [tuple(np.array([x]) for x in axis) for axis in target.axes]
 
 
-def _spread(value: Array | tuple[Array, ...]) -> Array | tuple[Array, ...]:
-    """One more axis at the end, for the arm angles."""
-    if isinstance(value, tuple):
-        return tuple(x[..., None] for x in value)
-    return value[..., None]
+def _spread(at: Swivel) -> Swivel:
+    """One more axis at the end of every array, for the arm angles."""
+    values = (getattr(at, field.name) for field in fields(Swivel))
+    wide: list[Any] = [tuple(x[..., None] for x in v) if isinstance(v, tuple) else v[..., None] for v in values]
+    return Swivel(*wide)

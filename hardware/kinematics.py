@@ -225,10 +225,9 @@ class ArmKinematics:
             both = [self._solver.branches(a, angle, about) for a in at]
             q, inside = np.stack([b[0] for b in both], 1), np.stack([b[1] for b in both], 1)
         q, inside = q.reshape(len(poses), -1, 7), inside.reshape(len(poses), -1)
-        if near is None:
-            cost = -(1.0 - np.abs(q) / self.limits[:, 1]).min(-1)  # least relative margin, the larger the better
-        else:
-            cost = ((q - near[:, None, :]) ** 2).sum(-1)
+        # Without a near configuration: the least relative margin to a limit, the larger the better.
+        away = np.abs(q) / self.limits[:, 1]
+        cost = away.max(-1) if near is None else ((q - near[:, None, :]) ** 2).sum(-1)
         best = np.argmin(np.where(inside, cost, np.inf), -1)
         rows = np.arange(len(poses))
         return q[rows, best], inside[rows, best] & reachable
