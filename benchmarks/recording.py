@@ -89,7 +89,7 @@ def luma_psnr_db(shown: Iterable[NDArray[np.generic]], given: Sequence[NDArray[n
 
 
 def ours(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> list[Result]:
-    """Sources push from threads, the loop sends commands; each episode is aligned and appended, its journal compacted."""
+    """Sources push from threads, the loop sends commands; each episode is aligned, appended and compacted."""
     from dexloop.collect.recorder import Recorder
     from dexloop.datasets.align import align
     from dexloop.datasets.episode import EpisodeInfo

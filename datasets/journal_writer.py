@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import threading
 import time
 import zlib
@@ -28,7 +27,7 @@ _MB = 1_000_000
 class JournalConfig:
     """How the journal is written."""
 
-    flush_s: float = 0.1
+    flush_s: float = 0.15
     """Longest time, of the machine's or the rig's clock, that a reading waits before it is flushed."""
     queue_size: int = 256
     """Readings that may wait for the disk; a full queue blocks its sources and never drops."""
@@ -56,8 +55,12 @@ class JournalWriter:
         self._tables = dict(TABLES)
         self._heaps = (*COMMON_HEAPS, *(name for camera in meta.cameras for name in camera.heaps()))
         self._heap_ends = dict.fromkeys(self._heaps, 0)
-        self._queue: queue.Queue[tuple[str, int, Any] | None] = queue.Queue(self.config.queue_size)
+        # Sources append under the lock and do not wake the thread: it comes by itself when a flush is due.
+        self._lock = threading.Condition()
         self._pending: dict[str, list[Any]] = {}
+        self._waiting = 0
+        self._oldest_ns: int | None = None
+        self._urgent = self._closing = False
         self.largest_queue = 0
         self.blocked_s = 0.0
         self.failure: DexLoopError | None = None
@@ -90,25 +93,31 @@ class JournalWriter:
 
     def put_row(self, table: str, values: tuple[Any, ...]) -> None:
         """One row of a table, fields in the order of its dtype. Blocks while the queue is full."""
-        self._put((table, int(values[0]), values))
+        self._put(table, int(values[0]), values)
 
     def put_bytes(self, heap: str, captured_ns: int, sequence: int, data: bytes) -> None:
         """One record of a heap. Blocks while the queue is full."""
-        self._put((heap, captured_ns, (sequence, data)))
+        self._put(heap, captured_ns, (sequence, data))
 
-    def _put(self, item: tuple[str, int, Any]) -> None:
-        self.raise_failure()
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full:
-            started = time.monotonic()
-            while True:
-                self.raise_failure()
-                with contextlib.suppress(queue.Full):
-                    self._queue.put(item, timeout=0.1)
-                    break
-            self.blocked_s += time.monotonic() - started
-        self.largest_queue = max(self.largest_queue, self._queue.qsize())
+    def _put(self, name: str, time_ns: int, values: Any) -> None:
+        with self._lock:
+            self.raise_failure()
+            if self._waiting >= self.config.queue_size:
+                started = time.monotonic()
+                while self._waiting >= self.config.queue_size:
+                    self._urgent = True
+                    self._lock.notify_all()
+                    self._lock.wait()
+                    self.raise_failure()
+                self.blocked_s += time.monotonic() - started
+            self._pending.setdefault(name, []).append((time_ns, values))
+            self._waiting += 1
+            self.largest_queue = max(self.largest_queue, self._waiting)
+            self._oldest_ns = time_ns if self._oldest_ns is None else min(self._oldest_ns, time_ns)
+            # A stepped clock runs faster than the wall: half a second of the episode must not wait either.
+            if not self._urgent and time_ns - self._oldest_ns >= self.config.flush_s * NS:
+                self._urgent = True
+                self._lock.notify_all()
 
     def raise_failure(self) -> None:
         """Raise what stopped the writing thread, if anything did."""
@@ -117,14 +126,10 @@ class JournalWriter:
 
     def close(self) -> None:
         """Write what is queued and close. Raises the failure that left the journal shorter, if there was one."""
-        if self._thread.is_alive():
-            while self.failure is None:
-                try:
-                    self._queue.put(None, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            self._thread.join()
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        self._thread.join()
         self.raise_failure()
 
     def _run(self) -> None:
@@ -143,42 +148,31 @@ class JournalWriter:
             self.failure = DatasetError(f"writing {self.path.name} failed: {error!r}")
             self.failure.__cause__ = error
         finally:
+            with self._lock:
+                self._lock.notify_all()
             # Closing rewrites the superblock; on a full disk it may fail, and the flushed part is readable anyway.
             with contextlib.suppress(OSError, RuntimeError, ValueError):
                 self._file.close()
 
     def _write_until_closed(self) -> None:
-        due_wall = time.monotonic() + self.config.flush_s
-        oldest_ns: int | None = None
         while True:
-            try:
-                item = self._queue.get(timeout=max(0.0, due_wall - time.monotonic()))
-            except queue.Empty:
-                item = ("", 0, None)
-            if item is None:
-                self._flush()
+            with self._lock:
+                self._lock.wait_for(lambda: self._urgent or self._closing, self.config.flush_s)
+                batch, self._pending = self._pending, {}
+                closing, self._urgent, self._oldest_ns, self._waiting = self._closing, False, None, 0
+                self._lock.notify_all()
+            if batch:
+                self._flush(batch)
+            if closing:
                 return
-            name, time_ns, values = item
-            if name:
-                self._pending.setdefault(name, []).append((time_ns, values))
-                oldest_ns = time_ns if oldest_ns is None else min(oldest_ns, time_ns)
-            stream_due = oldest_ns is not None and time_ns - oldest_ns >= self.config.flush_s * NS
-            if stream_due or time.monotonic() >= due_wall:
-                self._flush()
-                oldest_ns = None
-                due_wall = time.monotonic() + self.config.flush_s
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        size = sum(len(values[1]) for name in self._heaps for _, values in self._pending.get(name, ()))
-        self._check_space(size)
-        for name, items in self._pending.items():
+    def _flush(self, batch: dict[str, list[Any]]) -> None:
+        self._check_space(sum(len(values[1]) for name in self._heaps for _, values in batch.get(name, ())))
+        for name, items in batch.items():
             if name in self._tables:
                 _append(self._file[name], np.array([values for _, values in items], self._tables[name]))
             else:
                 self._append_heap(name, items)
-        self._pending = {}
         self._file.flush()
 
     def _append_heap(self, name: str, items: list[tuple[int, tuple[int, bytes]]]) -> None:
