@@ -50,7 +50,7 @@ HEAD_D435 = CameraDescription(
     name="head",
     model="D435",
     parent="world",
-    parent_T_camera=look_at(np.array([0.08, 0.04, 0.86]), np.array([0.37, -0.06, 0.03]), np.array([1.0, 0.0, 0.0])),
+    parent_T_camera=look_at(np.array([0.08, 0.09, 0.86]), np.array([0.37, -0.05, 0.03]), np.array([1.0, 0.0, 0.0])),
     intrinsics=Intrinsics(640, 480, 610.0, 610.0, 319.5, 239.5),
     baseline_m=0.050,
     depth_unit_m=0.001,
@@ -66,7 +66,7 @@ WRIST_D405 = CameraDescription(
     # On the little finger's side, looking between fingers and opposed thumb: there it is no lower than the palm when
     # the hand wraps from above.
     parent_T_camera=FLANGE_T_PALM
-    @ look_at(np.array([-0.03, -0.075, -0.045]), np.array([0.155, 0.0, -0.05]), np.array([0.0, 0.0, 1.0])),
+    @ look_at(np.array([-0.04, -0.05, -0.075]), np.array([0.15, 0.0, -0.035]), np.array([0.0, 0.0, 1.0])),
     intrinsics=Intrinsics(640, 480, 386.0, 386.0, 319.5, 239.5),
     baseline_m=0.018,
     depth_unit_m=0.0001,

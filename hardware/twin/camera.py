@@ -6,6 +6,7 @@ picture is drawn when it is pushed to a sink or asked for with ``latest``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -101,7 +102,7 @@ class SceneRenderer:
         if self._model is None:
             raise DeviceError("the twin's renderer has no model: call use() before draw()")
         if self._gl is None:
-            self._gl = mujoco.GLContext(self.width, self.height)
+            self._gl = _gl_context(self.width, self.height)
         self._gl.make_current()
         if self._context is None:
             self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -223,6 +224,16 @@ class TwinCamera:
     def _check_open(self) -> None:
         if self._closed:
             raise DeviceError(f"camera {self.name!r} is closed: make a new TwinWorld")
+
+
+def _gl_context(width: int, height: int) -> mujoco.GLContext:
+    """A context of the backend that MUJOCO_GL names. Where something imported MuJoCo before this package could name
+    one, MuJoCo has settled for windows, which a machine without a screen cannot open: EGL then, by name."""
+    if os.environ.get("MUJOCO_GL") == "egl":
+        from mujoco.egl import GLContext
+
+        return GLContext(width, height)
+    return mujoco.GLContext(width, height)
 
 
 def _copy(frame: Frame) -> Frame:

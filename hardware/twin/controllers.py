@@ -80,9 +80,10 @@ class ArmController:
         self._acceleration = arm.acceleration_rad_s2
         self._follow_s = config.arm_follow_s
         self._step_s = step_s
-        self.reference = np.zeros(len(arm.links))
-        self._velocity = np.zeros(len(arm.links))
-        self._target = np.zeros(len(arm.links))
+        self.reference: Array = np.zeros(len(arm.links))
+        self._velocity: Array = np.zeros(len(arm.links))
+        self._target: Array = np.zeros(len(arm.links))
+        self._at_rest = True
 
     def reset(self, q: Array, now_ns: int) -> None:
         """Stand still at ``q`` (7,) and forget commands under way."""
@@ -90,6 +91,7 @@ class ArmController:
         self.reference = np.array(q, float)
         self._target = self.reference.copy()
         self._velocity = np.zeros_like(self.reference)
+        self._at_rest = True
 
     def send(self, sent_ns: int, q: Array) -> None:
         self._inbox.put(sent_ns, np.array(q, float))
@@ -106,7 +108,7 @@ class ArmController:
         if newest is not None:
             self._target = newest
         error = self._target - self.reference
-        if not error.any() and not self._velocity.any():
+        if self._at_rest and not error.any():
             return self.reference
         distance = np.abs(error)
         # Straight line near the target, braking parabola further off: the two meet with equal slope, so that the
@@ -124,6 +126,7 @@ class ArmController:
         arrived = (np.abs(step) >= distance) & (distance < 1e-9)
         self.reference = np.where(arrived, self._target, self.reference + step)
         self._velocity[arrived] = 0.0
+        self._at_rest = bool(arrived.all())
         return self.reference
 
 
@@ -133,8 +136,8 @@ class HandController:
     def __init__(self, hand: HandDescription, config: ControllerConfig, step_s: float) -> None:
         self._inbox = Inbox(hand.command_rate_hz, config.hand_latency_s)
         self._change = step_s / hand.stroke_s
-        self.reference = np.ones(len(hand.motors))
-        self._target = np.ones(len(hand.motors))
+        self.reference: Array = np.ones(len(hand.motors))
+        self._target: Array = np.ones(len(hand.motors))
 
     def reset(self, opening: Array, now_ns: int) -> None:
         """Stand still at ``opening`` (6,) and forget commands under way."""
@@ -158,6 +161,8 @@ class HandController:
         newest = self._inbox.take(now_ns)
         if newest is not None:
             self._target = newest
-        step = np.clip(self._target - self.reference, -self._change, self._change)
-        self.reference = np.clip(self.reference + step, actual - slack, actual + slack)
+        step = self._target - self.reference
+        np.minimum(np.maximum(step, -self._change, out=step), self._change, out=step)
+        step += self.reference
+        self.reference = np.minimum(np.maximum(step, actual - slack, out=step), actual + slack, out=step)
         return self.reference

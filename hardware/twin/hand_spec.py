@@ -8,9 +8,9 @@ import mujoco
 import numpy as np
 
 from ..description import MM, ArmMount, Finger, HandDescription
-from ..geometry import Array, matrix_to_quat, transform
+from ..geometry import Array, inverse, matrix_to_quat, transform
 from ..hand_kinematics import HandKinematics
-from .shapes import ENVIRONMENT, FINGER, FOREARM, THUMB, UPPER_ARM, Paint, capsule_between
+from .shapes import ENVIRONMENT, FINGER, THUMB, UPPER_ARM, Paint, capsule_between
 
 # Of the hand's 545 g; the palm with its six motors weighs the rest.
 PROXIMAL_KG, DISTAL_KG, THUMB_BASE_KG = 0.020, 0.018, 0.014
@@ -86,7 +86,7 @@ def add_hand(spec: mujoco.MjSpec, flange: mujoco.MjsBody, mount: ArmMount, prefi
     moving = phalanges / 2 * (PROXIMAL_KG + DISTAL_KG) + THUMB_BASE_KG
     _palm(palm, hand, prefix, hand.mass_kg - moving)
     # The force sensor lies between flange and hand, and reads in the flange's axes.
-    site_T = np.linalg.inv(mount.flange_T_palm)
+    site_T = inverse(mount.flange_T_palm)
     palm.add_site(name=f"{prefix}wrench", pos=site_T[:3, 3], quat=matrix_to_quat(site_T[:3, :3]), group=4)
     for name, kind in (("force", mujoco.mjtSensor.mjSENS_FORCE), ("torque", mujoco.mjtSensor.mjSENS_TORQUE)):
         spec.add_sensor(
@@ -255,6 +255,3 @@ def _thumb(spec: mujoco.MjSpec, palm: mujoco.MjsBody, hand: HandDescription, pre
     _phalanx(distal, f"{prefix}thumb_distal", MM * thumb.distal_mm, radius, DISTAL_KG, tip=True)
     distal.add_site(name=f"{prefix}thumb_tip", pos=(MM * thumb.distal_mm, 0, 0), size=(0.003, 0.003, 0.003), group=4)
     _couple(spec, f"{prefix}thumb_distal", f"{prefix}thumb_bend", (0.0, thumb.distal_ratio))
-
-
-__all__ = ["FOREARM", "HandForces", "add_hand", "hand_forces"]

@@ -14,6 +14,7 @@ from .hand_spec import MOTOR_DAMPING, MOTOR_STIFFNESS_NM_RAD, hand_forces
 
 # Wrist sensor noise: 0.5 % of full scale (200 N, 7 N m) is its accuracy; between readings it varies by a tenth of that.
 FORCE_NOISE_N, TORQUE_NOISE_NM = 0.1, 0.0035
+LIMIT_STEP_RAD = 1e-3  # force limits and couplings are looked at again after a motor moved this far
 
 
 class ArmWithHand:
@@ -35,6 +36,10 @@ class ArmWithHand:
     def bind(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Use this model and data from now on."""
         self._model, self._data = model, data
+        # Views into MuJoCo's memory: asking the model for them anew is a third of the loop's price.
+        self._qpos, self._ctrl = data.qpos, data.ctrl
+        self._forcerange, self._eq_data = model.actuator_forcerange, model.eq_data
+        self._limited_at: Array = np.full(len(self.mount.hand.motors), np.inf)
         joints = [self.prefix + joint for joint in self.mount.arm.joints]
         hand_joints = [self.prefix + joint for joint in HAND_JOINTS]
         self.arm_qpos = np.array([model.joint(name).qposadr[0] for name in joints])
@@ -71,19 +76,24 @@ class ArmWithHand:
 
     def drive(self, now_ns: int) -> None:
         """Set servo targets, coupling and force limits for the next physics step."""
-        model, data = self._model, self._data
-        motor_q = data.qpos[self._motor_qpos]
+        motor_q = self._qpos[self._motor_qpos]
+        if np.abs(motor_q - self._limited_at).max() > LIMIT_STEP_RAD:
+            self._limit(motor_q)
+        self._ctrl[self._arm_ctrl] = self.arm.step(now_ns)
+        opening = self.hand.step(now_ns, (motor_q - self._offset) / self._slope, self._slack)
+        self._ctrl[self._hand_ctrl] = self._offset + self._slope * opening
+
+    def _limit(self, motor_q: Array) -> None:
+        """Force limits and couplings at the motors' angles ``motor_q`` (6,)."""
         limit = self._forces.limit(motor_q)
-        data.ctrl[self._arm_ctrl] = self.arm.step(now_ns)
-        slack = (1.1 * limit + self._moving_nm) / (MOTOR_STIFFNESS_NM_RAD * np.abs(self._slope))
-        opening = self.hand.step(now_ns, (motor_q - self._offset) / self._slope, slack)
-        data.ctrl[self._hand_ctrl] = self._offset + self._slope * opening
-        model.actuator_forcerange[self._hand_ctrl, 0] = -limit
-        model.actuator_forcerange[self._hand_ctrl, 1] = limit
+        self._slack = (1.1 * limit + self._moving_nm) / (MOTOR_STIFFNESS_NM_RAD * np.abs(self._slope))
+        self._forcerange[self._hand_ctrl, 0] = -limit
+        self._forcerange[self._hand_ctrl, 1] = limit
         # The linkage stops at 0: where the polynomial is negative the finger is held straight.
         mcp = motor_q[1 : 1 + self._fingers]
         bends = self._poly[:, 0] + mcp * (self._poly[:, 1] + mcp * self._poly[:, 2]) > 0.0
-        model.eq_data[self._pip_rows, :3] = self._poly * bends[:, None]
+        self._eq_data[self._pip_rows, :3] = self._poly * bends[:, None]
+        self._limited_at = motor_q
 
     def arm_state(self, now_ns: int, rng: np.random.Generator | None) -> ArmState:
         data = self._data

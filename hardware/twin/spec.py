@@ -64,9 +64,10 @@ def _options(spec: mujoco.MjSpec, timestep_s: float) -> None:
     option = spec.option
     option.timestep = timestep_s
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    # Elliptic cones with stiff friction: a held object does not creep (docs/decisions/12-contacts.md).
+    # Elliptic cones and two passes against slip: a held object does not creep (docs/decisions/12-contacts.md).
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    option.impratio = 10.0
+    option.impratio = 3.0
+    option.noslip_iterations = 2
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     option.iterations = 50
     option.tolerance = 1e-8
