@@ -115,7 +115,10 @@ def calibrate(
     prior_scale = hand_length_scale(points, kinematics)
     start = HandCalibration(scale=np.full(5, prior_scale), contact_m=contact_distance_m(points))
     objective = HandObjective(
-        kinematics, ObjectiveConfig(pinch_weight=0.0, clearance_weight=0.0, step_weight=1e-2, max_iterations=30)
+        kinematics,
+        ObjectiveConfig(
+            pinch_weight=0.0, clearance_weight=0.0, step_weight=1e-2, max_iterations=30, cost_tolerance=1e-6
+        ),
     )
     return _fit(palm_axes, start, prior_scale, objective, config)
 

@@ -77,9 +77,9 @@ class FollowerConfig:
 
     stiffness_rad_s: float = 12.0
     """Natural frequency at rest."""
-    stiffness_per_speed: float = 2.0
+    stiffness_per_speed: float = 1.0
     """Rise of the natural frequency (rad/s) per unit/s of input speed."""
-    lead: float = 0.5
+    lead: float = 0.6
     """Share of the input's speed that is fed forward: 0 = none, 1 = no lag behind a steady motion."""
     speed_cutoff_hz: float = 2.0
     """Cut-off of the estimate of the input's speed."""
@@ -97,7 +97,7 @@ class FollowerConfig:
 class Follower:
     """Tracks a vector smoothly: continuous speed, bounded acceleration, each component by itself."""
 
-    _STEP_S = 0.006  # of the integration: stable for natural frequencies up to some 150 rad/s
+    _STEP_S = 0.010  # of the integration; the natural frequency is kept below half of its inverse
 
     def __init__(self, config: FollowerConfig | None = None) -> None:
         self.config = config or FollowerConfig()

@@ -16,7 +16,7 @@ from ..hardware.errors import BadInput
 from ..hardware.hand_kinematics import HandKinematics
 from .calibration import HandCalibration
 from .filters import Follower, FollowerConfig
-from .hand_objective import HandObjective, HandTarget, ObjectiveConfig
+from .hand_objective import HandObjective, HandTarget, ObjectiveConfig, Solution
 from .keypoints import N_LANDMARKS, THUMB_TIP, TIPS, in_palm_axes, is_tracked
 
 Array = NDArray[np.float64]
@@ -37,6 +37,8 @@ class HandRetargetConfig:
     """A pinch counts fully when the operator's tips are nearer than contact + this ..."""
     pinch_far_m: float = 0.025
     """... and not at all when they are farther apart than contact + this."""
+    retry_m: float = 0.005
+    """A pinch that stays open by more than this is tried again with the thumb elsewhere."""
     catch_up: float = 0.5
     """After a bumpless start: share of the operator's own movement by which the offset shrinks."""
     still: float = 0.004
@@ -122,6 +124,8 @@ class HandRetargeter:
             return self._lost()
         target = self.target(points)
         solution = self.objective.solve(target, self._start(target), self._solved)
+        if self.objective.unclosed_m(solution.opening, target) > self.config.retry_m:
+            solution = self._retry(target, solution)
         moved = np.zeros(6) if self._solved is None else solution.opening - self._solved
         self._solved = solution.opening
         opening = self._follow(solution.opening, moved, time_s)
@@ -155,6 +159,23 @@ class HandRetargeter:
         error = np.linalg.norm(self._grid_tips - target.tips_m, axis=-1)  # (G, 5)
         best = self._grid[error.argmin(axis=0), :]  # (5, 6): row f is right for finger f only
         return np.array([best[0, 0], best[1, 1], best[2, 2], best[3, 3], best[4, 4], best[0, 5]])
+
+    def _retry(self, target: HandTarget, found: Solution) -> Solution:
+        """A better solution with the thumb started elsewhere, or ``found``.
+
+        The thumb can stand on the wrong side of a finger: from there no small step closes a pinch.
+        """
+        thumb = self._grid_tips[:, 0]  # (G, 3)
+        fingers = self.kinematics.tips(found.opening)[1:]
+        excess = np.linalg.norm(fingers - thumb[:, None], axis=-1) - target.gaps_m  # (G, 4)
+        weights = self.objective.config
+        cost = (weights.tip_weight**2) * np.sum((thumb - target.tips_m[0]) ** 2, axis=-1)
+        cost += np.sum((weights.pinch_weight * target.pinch * excess) ** 2, axis=-1)
+        start = found.opening.copy()
+        start[[0, 5]] = self._grid[cost.argmin()][[0, 5]]
+        last = found.opening if self._solved is None else self._solved
+        other = self.objective.solve(target, start, last)
+        return other if other.cost < 0.9 * found.cost else found
 
     def _follow(self, solved: Array, moved: Array, time_s: float) -> Array:
         """Bumpless offset, then follower or plain speed limit."""

@@ -44,7 +44,7 @@ class ObjectiveConfig:
     """Weight of one tip's position."""
     pinch_weight: float = 5.0
     """Weight of a closed pinch; 0 leaves the pinch to the tips."""
-    clearance_weight: float = 5.0
+    clearance_weight: float = 10.0
     """Weight of thumb and fingers passing through each other."""
     step_weight: float = 0.3
     """Weight of a change of one full stroke from the last sample."""
@@ -55,13 +55,15 @@ class ObjectiveConfig:
     with what its target lies inside of the contact."""
     max_iterations: int = 12
     tolerance: float = 2e-4
-    """The solver stops when no opening changes by more than this."""
+    """The solver stops when no opening changes by more than this ..."""
+    cost_tolerance: float = 1e-3
+    """... or when a step gains less than this share of the cost."""
 
     def __post_init__(self) -> None:
         if min(self.tip_weight, self.pinch_weight, self.clearance_weight, self.step_weight) < 0:
             raise BadInput(f"Weights of hand retargeting must not be negative, got {self}.")
-        if self.max_iterations < 1 or self.tolerance <= 0:
-            raise BadInput(f"Hand retargeting needs max_iterations >= 1 and tolerance > 0, got {self}.")
+        if self.max_iterations < 1 or min(self.tolerance, self.cost_tolerance) <= 0:
+            raise BadInput(f"Hand retargeting needs max_iterations >= 1 and tolerances > 0, got {self}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,16 @@ class HandObjective:
             damping = max(damping * max(0.1, 1.0 - (2.0 * ratio - 1.0) ** 3), 1e-4)
             growth = 4.0
             opening, cost, gradient, hessian = trial, trial_cost, trial_gradient, trial_hessian
-            if gained < config.tolerance * cost:
+            if gained < config.cost_tolerance * cost:
                 break
         error = np.linalg.norm(self.kinematics.tips(opening) - target.tips_m, axis=-1)
         return Solution(opening, cost, iterations, error)
+
+    def unclosed_m(self, opening: Array, target: HandTarget) -> float:
+        """How far the worst of the wanted pinches is from being closed as asked; 0 without one."""
+        tips = self.kinematics.tips(opening)
+        excess = np.linalg.norm(tips[1:] - tips[0], axis=-1) - target.gaps_m
+        return float(max((excess * target.pinch).max(), 0.0))
 
     def _pinch(self, points: Array, jacobian: Array, finger: int, target: HandTarget) -> tuple[float, Array, Array]:
         """Cost, gradient and Hessian of one finger's distance to the thumb tip."""
