@@ -61,6 +61,10 @@ class DatasetWriter:
             raise BadInput(f"{root} is a file: give the name of a data set or a folder.")
         if not is_dataset(root) and (root / "meta").exists() and not (root / tx.COMMIT).exists():
             raise DatasetError(f"{root} has lost its {INFO}: run `dataset repair`.")
+        if is_dataset(root) and not tx.pending(root):  # before anything is touched
+            difference = read_schema(root).difference(schema)
+            if difference:
+                raise BadInput(f"{root} has another schema: {difference}. Record to another --dataset.")
         root.mkdir(parents=True, exist_ok=True)
         self._lock = tx.acquire(root)
         try:
@@ -78,9 +82,6 @@ class DatasetWriter:
             assert_appendable(self.root)
         if is_dataset(self.root):
             info = read_json(self.root, INFO)
-            difference = read_schema(self.root).difference(self.schema)
-            if difference:
-                raise BadInput(f"{self.root} has another schema: {difference}. Record to another --dataset.")
             self._tasks = read_tasks(self.root)
             self._stats = st.from_json(read_json(self.root, STATS))
             self._features = info["features"]
