@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="cli.py",
         description="From an operator's hand to a closed loop: record, replay and look at dexterous grasps.",
         args=argv,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
     try:
         return command.run()

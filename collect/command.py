@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from ..hardware.errors import BadInput
+from ..hardware.errors import BadInput, DexLoopError
+
+if TYPE_CHECKING:
+    from .keep import Keeper
+    from .studio import StudioConfig, Take
 
 OPERATORS = ("script", "recorded", "keyboard")
+SPLITS = ("train", "validation", "test")
+ROBOTS = ("twin",)
 
 
 def parse_objects(text: str) -> tuple[int, int]:
@@ -23,30 +32,143 @@ def parse_objects(text: str) -> tuple[int, int]:
     return low, high
 
 
+def _one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BadInput(f"{flag} is {value!r}: expected one of {', '.join(known)}.")
+
+
 @dataclass(frozen=True)
 class Collect:
     """Record demonstrations into a LeRobot data set."""
 
     task: str = "grasp"
-    """What is demonstrated. Known: grasp (pick up the named object and put it in the bin)."""
+    """What is demonstrated: grasp = pick up the named object and put it in the bin."""
     episodes: int = 5
     """How many episodes to keep."""
     operator: str = "script"
-    """Who demonstrates: script (an expert on the twin), recorded (a file of hand key points), keyboard."""
+    """Who demonstrates: script (an expert on the twin), recorded (a file of hand key points) or keyboard."""
     input: Path | None = None
-    """File that the recorded operator plays (see docs/hand_files.md)."""
+    """File that the recorded operator plays; docs/hand_files.md has its format."""
     dataset: str | None = None
-    """Name under recordings/ or a path; the task's name if not given."""
-    robot: Literal["twin"] = "twin"
-    """What moves: twin is the MuJoCo model of the rig."""
+    """Name under recordings/, or a path. Not given: the task's name."""
+    robot: str = "twin"
+    """What moves: twin, the MuJoCo model of the rig."""
     seed: int = 0
-    """Scenes and demonstrator noise follow from it; episode i is the same whatever --workers is."""
+    """Scenes and the script's manner follow from it; episode i is the same whatever --workers is."""
     objects: str = "1..6"
     """Objects per scene: a number, or a range to draw from."""
     workers: int = 1
     """Processes that record scripted episodes side by side."""
-    rate_hz: float = 20.0
+    rate_hz: int = 20
     """Rows per second of the data set."""
+    split: str = "train"
+    """Objects, backgrounds and lightings to draw from: train, validation or test. They share nothing."""
+    camera_size: tuple[int, int] = (640, 480)
+    """Width and height of the pictures."""
+    camera_rate_hz: float | None = None
+    """Frames per second of the cameras. Not given: the data set's rate for the script, so that every picture drawn
+    becomes a row; 30 for people, as the real cameras."""
+    depth: bool = False
+    """Record depth too, losslessly."""
+    shadows: bool = False
+    """Draw shadows (slow in software)."""
+    keep_failures: bool = False
+    """Keep scripted and recorded episodes that did not lift the object, labelled as failures."""
+
+    def _config(self) -> StudioConfig:
+        """Check everything that can be checked before anything is written or built. Raises BadInput."""
+        from .tasks import task
+
+        task(self.task)
+        _one_of("--operator", self.operator, OPERATORS)
+        _one_of("--robot", self.robot, ROBOTS)
+        _one_of("--split", self.split, SPLITS)
+        objects = parse_objects(self.objects)
+        for flag, value in (("--episodes", self.episodes), ("--workers", self.workers), ("--rate-hz", self.rate_hz)):
+            if value < 1:
+                raise BadInput(f"{flag} is {value}: expected at least 1.")
+        if self.seed < 0:
+            raise BadInput(f"--seed is {self.seed}: expected 0 or more.")
+        if self.workers > 1 and self.operator != "script":
+            raise BadInput(
+                f"--workers {self.workers} goes with --operator script: a {self.operator} operator is alone."
+            )
+        self._check_input()
+
+        from .studio import StudioConfig
+
+        return StudioConfig(
+            task=self.task,
+            operator=self.operator,
+            input=self.input,
+            seed=self.seed,
+            objects=objects,
+            split=self.split,
+            rate_hz=float(self.rate_hz),
+            paced=self.operator == "keyboard",
+            camera_size=self.camera_size,
+            camera_rate_hz=self.camera_rate_hz or (self.rate_hz if self.operator == "script" else 30.0),
+            depth=self.depth,
+            shadows=self.shadows,
+            # A recorded hand follows its own task: it is kept, labelled by what the twin saw.
+            keep_failures=self.keep_failures or self.operator == "recorded",
+        )
+
+    def _check_input(self) -> None:
+        if self.operator == "recorded":
+            if self.input is None:
+                raise BadInput("--operator recorded plays a file: name it with --input FILE (docs/hand_files.md).")
+            from ..retarget.keypoints import load_recording
+
+            load_recording(self.input)
+        elif self.input is not None:
+            raise BadInput(f"--input {self.input} goes with --operator recorded, not with {self.operator}.")
+        if self.operator == "keyboard" and not sys.stdin.isatty():
+            raise BadInput("--operator keyboard needs a terminal: standard input is none. Run it in one.")
 
     def run(self) -> int:
-        return 0
+        """Record until ``episodes`` are kept. Returns the exit code."""
+        from ..datasets.home import resolve
+
+        config = self._config()
+        root = resolve(self.dataset or self.task)
+
+        from .keep import Keeper
+
+        with Keeper(root, config, self.episodes) as keeper:
+            try:
+                for take in self._takes(config, keeper):
+                    keeper.take(take)
+                    if keeper.kept >= self.episodes or keeper.quit:
+                        break
+            finally:
+                keeper.summary()
+        return 0 if keeper.kept >= self.episodes or keeper.quit else 1
+
+    def _takes(self, config: StudioConfig, keeper: Keeper) -> Iterator[Take]:
+        """Attempts in their order, as many as may be needed."""
+        # A script that fails more often than this is broken, not unlucky.
+        attempts = range(keeper.next_attempt, keeper.next_attempt + 3 * self.episodes + 10)
+        if config.operator != "script":
+            attempts = range(keeper.next_attempt, sys.maxsize)
+        if self.workers > 1:
+            from .parallel import record_in_parallel
+
+            yield from record_in_parallel(config, attempts, self.workers, keeper.journal)
+        else:
+            yield from self._takes_here(config, attempts, keeper)
+        raise DexLoopError(
+            f"only {keeper.kept} of {self.episodes} episodes succeeded in {len(attempts)} attempts: look at the failures "
+            "with --keep-failures, or ask for fewer --objects."
+        )
+
+    def _takes_here(self, config: StudioConfig, attempts: range, keeper: Keeper) -> Iterator[Take]:
+        from .studio import Studio
+
+        with closing(Studio(config, keeper.tell)) as studio:
+            for attempt in attempts:
+                take = studio.record(attempt, keeper.journal(attempt))
+                yield take
+                while take.redo:
+                    take = studio.record(attempt, keeper.journal(attempt))
+                    yield take

@@ -68,6 +68,7 @@ class EpisodeRecorder(Protocol):
     def raw(self, name: str, captured_ns: int, array: np.ndarray) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def check(self) -> None: ...
     def end(self, info: EpisodeInfo | None = None) -> Path: ...
 
 
@@ -157,13 +158,13 @@ class EpisodeSession:
         self.phase = Phase.IDLE
         episode = _Episode(self._robot, self._operator, recorder, self._config, info, self._measure)
         try:
-            return self._loop(episode)
+            return self._loop(episode, recorder)
         except BaseException:
             self._robot.stop()
             episode.close()
             raise
 
-    def _loop(self, episode: _Episode) -> Outcome:
+    def _loop(self, episode: _Episode, recorder: EpisodeRecorder) -> Outcome:
         period_ns = round(NS / self._config.rate_hz)
         clock = self._robot.clock
         self._operator.begin(self._robot.state(), clock.now_ns())
@@ -178,6 +179,8 @@ class EpisodeSession:
                 self._handle(event, episode)
             if self.phase is Phase.RECORDING:
                 episode.step(answer, late_ns)
+            elif self.phase is Phase.PAUSED:
+                recorder.check()  # nothing else would tell of a camera that stops meanwhile
         return episode.outcome(self.phase)
 
     def _events(self, answer: OperatorInput, episode: _Episode) -> list[Event]:
@@ -269,6 +272,7 @@ class _Episode:
             self.verdict.add(applied, late_ns)
             self._watch_finite(answer.command, applied)
         else:
+            self._recorder.check()
             self.verdict.ticks += 1
         done = self._measure()
         if done is not None and not self._labelled:
@@ -293,8 +297,7 @@ class _Episode:
 
     def resume(self) -> None:
         self._recorder.resume()
-        self._operator.begin(self._robot.state(), self._robot.clock.now_ns())
-        self._hold(self._robot.state())
+        self._operator.resume(self._robot.state(), self._robot.clock.now_ns())
 
     def end(self) -> None:
         self._open = False

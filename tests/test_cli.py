@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ def cli(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    started = time.process_time_ns()
     code = (
         "import sys, runpy; sys.argv = ['cli.py', '--help']\n"
         "try: runpy.run_path({path!r}, run_name='__main__')\n"
@@ -40,7 +38,6 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert result.stdout.strip().endswith("HEAVY []")
     for command in ("collect", "replay", "view", "dataset"):
         assert command in result.stdout
-    assert time.process_time_ns() > started
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,9 @@ class FakeRecorder:
     def resume(self) -> None:
         self.calls.append("resume")
 
+    def check(self) -> None:
+        pass
+
     def end(self, info: EpisodeInfo | None = None) -> Path:
         self.calls.append("end")
         self.info = info
@@ -77,6 +80,9 @@ class Scripted:
         self.ticks, self.value, self.begun = list(ticks), value, 0
 
     def begin(self, state: RobotState, now_ns: int) -> None:
+        self.begun += 1
+
+    def resume(self, state: RobotState, now_ns: int) -> None:
         self.begun += 1
 
     def act(self, state: RobotState, now_ns: int) -> OperatorInput:
