@@ -158,8 +158,8 @@ class Collect:
         else:
             yield from self._takes_here(config, attempts, keeper)
         raise DexLoopError(
-            f"only {keeper.kept} of {self.episodes} episodes succeeded in {len(attempts)} attempts: look at the failures "
-            "with --keep-failures, or ask for fewer --objects."
+            f"only {keeper.kept} of {self.episodes} episodes succeeded in {len(attempts)} attempts: look at the "
+            "failures with --keep-failures, or ask for fewer --objects."
         )
 
     def _takes_here(self, config: StudioConfig, attempts: range, keeper: Keeper) -> Iterator[Take]:

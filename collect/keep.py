@@ -19,6 +19,7 @@ from ..datasets.writer import DatasetWriter
 from .session import Phase
 from .studio import StudioConfig, Take
 
+ENDING = ".journal.h5"
 RAW = "raw"  # folder beside the data: every stream of an episode at its own rate, without pictures
 
 
@@ -67,7 +68,7 @@ class Keeper:
 
     def journal(self, attempt: int) -> Path:
         """Where the journal of an attempt goes."""
-        return self._journals / f"{self._session}-{attempt:06d}.journal.h5"
+        return self._journals / f"{self._session}-{attempt:06d}{ENDING}"
 
     def take(self, take: Take) -> None:
         """Keep or discard one take, as its session decided."""
@@ -84,7 +85,8 @@ class Keeper:
         index = self._writer.append(episode, source=journal.name)
         raw = self.root / RAW
         raw.mkdir(exist_ok=True)
-        compact(journal, raw / f"episode_{index:06d}.h5", take.info)
+        # Named after the recording, not the episode: indices move when episodes are deleted, `source` stays.
+        compact(journal, raw / f"{journal.name.removesuffix(ENDING)}.h5", take.info)
         journal.unlink()
         self.kept += 1
         self.rows += episode.rows

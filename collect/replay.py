@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from ..hardware.clock import NS
@@ -88,7 +89,7 @@ def approach(robot: Robot, target: Array, rate_hz: float = 50.0) -> None:
 
 
 def play(robot: Robot, track: Track, speed: float) -> tuple[Array, Counter[str], int]:
-    """Send each command at its own time on absolute deadlines. Returns states at the rows (N, 13), flags, late ticks."""
+    """Send each command at its own time on absolute deadlines. Returns states at the rows (N, 13), flags, lateness."""
     states = np.empty_like(track.state)
     flags: Counter[str] = Counter()
     late_before = robot.clock.late_ticks
@@ -119,7 +120,7 @@ def _names(robot: Robot) -> tuple[str, ...]:
 class Replay:
     """Play a recorded episode on the robot again."""
 
-    episode: str
+    episode: tyro.conf.Positional[str]
     """Which one: episode_42, or 42."""
     dataset: str = "grasp"
     """Name under recordings/, or a path."""

@@ -42,7 +42,8 @@ def test_install_in_an_empty_folder(kind: str, tmp_path: Path) -> None:
     else:
         target = ["--no-build-isolation", "--editable", str(ROOT)]
     run("uv", "pip", "install", "--quiet", "--no-deps", "--python", python, *target, cwd=tmp_path)
-    code = "import dexloop.hardware.description, dexloop.datasets.episode, dexloop.collect.session; print(dexloop.__file__)"
+    modules = "dexloop.hardware.twin.world, dexloop.datasets.writer, dexloop.collect.session"
+    code = f"import {modules}; print(dexloop.__file__)"
     where = run(python, "-c", code, cwd=tmp_path).strip()
     assert (Path(where).parent == ROOT) == (kind == "editable")
     help_text = run(tmp_path / "venv" / "bin" / "dexloop", "--help", cwd=tmp_path)
