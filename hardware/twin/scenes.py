@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -25,6 +26,9 @@ from .scene_spec import SceneSpec as SceneSpec
 from .scene_spec import apply_scene as apply_scene
 from .scenery import BACKGROUNDS, LIGHTINGS, draw_background, draw_jitter, draw_lighting
 from .textures import stable_seed
+
+if TYPE_CHECKING:
+    from .third_party import ObjectLibrary
 
 Array = NDArray[np.float64]
 
@@ -66,11 +70,13 @@ def sample_scene(
     layout: Layout = DEFAULT_LAYOUT,
     background: str | None = None,
     lighting: str | None = None,
+    library: ObjectLibrary | None = None,
 ) -> SceneSpec:
     """A settled scene, a function of its arguments alone.
 
-    What falls, rolls away or cannot be told apart is drawn again from the next stream of the same seed. Raises
-    BadInput for an unknown split, background or lighting, or a number of objects outside 1 to 6.
+    What falls, rolls away or cannot be told apart is drawn again from the next stream of the same seed. With a
+    ``library`` all objects come from its share of the split. Raises BadInput for an unknown split, background or
+    lighting, or a number of objects outside 1 to 6.
     """
     check_split(split)
     if not 1 <= n_objects <= MAX_OBJECTS:
@@ -79,13 +85,15 @@ def sample_scene(
         raise BadInput(f"scene seed {seed} is negative: expected 0 or more")
     _check_name("background", background, BACKGROUNDS[split], split)
     _check_name("lighting", lighting, LIGHTINGS[split], split)
+    pool = library.of_split(split) if library is not None else None
     around = np.random.default_rng(stable_seed("surroundings", split, seed))
     drawn_background = draw_background(around, split, background)
     drawn_lighting = draw_lighting(around, split, lighting)
     jitter = draw_jitter(around, rig)
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng(stable_seed("scene", split, seed, n_objects, attempt))
-        placed = _attempt(rng, split, n_objects, rig, layout)
+        objects = _draw(rng, split, n_objects, pool)
+        placed = _attempt(rng, objects, rig, layout)
         if placed is None:
             continue
         chosen = _choose_target(rng, placed, layout)
@@ -104,11 +112,16 @@ def _check_name(kind: str, name: str | None, known: dict, split: str) -> None:
         raise BadInput(f"{kind} {name!r} is not in the {split} split: expected one of {', '.join(sorted(known))}")
 
 
+def _draw(rng: Generator, split: str, count: int, pool: tuple[ObjectSpec, ...] | None) -> list[ObjectSpec]:
+    if pool is None:
+        return [generate_object(int(rng.integers(POOL[split])), split) for _ in range(count)]
+    return [pool[int(rng.integers(len(pool)))] for _ in range(count)]
+
+
 def _attempt(
-    rng: Generator, split: str, count: int, rig: RigDescription, layout: Layout
+    rng: Generator, objects: list[ObjectSpec], rig: RigDescription, layout: Layout
 ) -> tuple[PlacedObject, ...] | None:
-    """Draw, lay out and settle once; None when something did not fit, fell or would not lie still."""
-    objects = [generate_object(int(rng.integers(POOL[split])), split) for _ in range(count)]
+    """Lay out and settle once; None when something did not fit, fell or would not lie still."""
     stances = [_stance(rng, obj) for obj in objects]
     poses = _lay_out(rng, objects, [turn for _, turn in stances], rig, layout)
     if poses is None:
@@ -127,14 +140,16 @@ def _attempt(
             PlacedObject(obj, (x, y, z), (qw, qx, qy, qz), stance, round(how.height_m, 4), round(how.width_m, 4),
                          round(how.closing_yaw_rad, 4), how.awkward)
         )  # fmt: skip
-    if sum(not item.graspable for item in placed) > max(layout.awkward_share * count, 1 if count > 1 else 0):
+    if sum(not item.graspable for item in placed) > max(
+        layout.awkward_share * len(placed), 1 if len(placed) > 1 else 0
+    ):
         return None
     return tuple(placed)
 
 
 def _stance(rng: Generator, obj: ObjectSpec) -> tuple[str, Array]:
     """How an object is put down, and its rotation (3, 3)."""
-    stances = FAMILIES[obj.family].stances if obj.family in FAMILIES else (("upright", 1.0),)
+    stances = FAMILIES[obj.family].stances if obj.family in FAMILIES else (("upright", 0.6), ("lying", 0.4))
     weights = np.array([weight for _, weight in stances])
     stance = stances[int(rng.choice(len(stances), p=weights / weights.sum()))][0]
     yaw = rot_z(float(rng.uniform(-np.pi, np.pi)))

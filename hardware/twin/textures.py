@@ -63,7 +63,7 @@ def smooth_noise(rng: Generator, height: int, width: int, cells: int, stretch: f
     return top * (1 - fr) + low * fr
 
 
-def _blend(base: Rgb, other: Rgb, amount: NDArray[np.float64]) -> Picture:
+def _blend(base: Rgb, other: Rgb, amount: NDArray[np.floating]) -> Picture:
     """Mix two colours by (H, W) amounts in [0, 1]."""
     mix = np.array(base) + (np.array(other) - np.array(base)) * np.clip(amount, 0, 1)[..., None]
     return np.clip(mix * 255, 0, 255).astype(np.uint8)
@@ -200,9 +200,11 @@ def _speckle(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
 
 
 def _marble(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:
-    warp = sum(smooth_noise(rng, *shape, cells) / scale for cells, scale in ((3, 1), (7, 2), (15, 4), (40, 10)))
-    veins = np.exp(-np.abs(np.sin(np.asarray(warp) * 6.0)) / 0.05) * smooth_noise(rng, *shape, 4)
-    return _blend(base, shade(base, 0.45), 1.1 * veins + 0.3 * np.asarray(smooth_noise(rng, *shape, 3)))
+    warp = np.zeros(shape)
+    for cells, scale in ((3, 1), (7, 2), (15, 4), (40, 10)):
+        warp += smooth_noise(rng, *shape, cells) / scale
+    veins = np.exp(-np.abs(np.sin(warp * 6.0)) / 0.05) * smooth_noise(rng, *shape, 4)
+    return _blend(base, shade(base, 0.45), 1.1 * veins + 0.3 * smooth_noise(rng, *shape, 3))
 
 
 def _blush(rng: Generator, shape: Shape2, base: Rgb, accent: Rgb) -> Picture:

@@ -43,6 +43,10 @@ def add_object(
     priority 1, so that table and fingers do not overrule it. With ``visuals`` False only they are added, for physics
     without pictures.
     """
+    if obj.source.lower().endswith(".xml"):
+        from ..third_party import add_mjcf_object
+
+        return add_mjcf_object(spec, obj, pose, name)
     shape = shape_of(obj)
     body = spec.worldbody.add_body(name=name, pos=pose[:3, 3], quat=matrix_to_quat(pose[:3, :3]))
     body.add_freejoint(name=f"{name}_free")

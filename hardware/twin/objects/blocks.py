@@ -55,7 +55,7 @@ def _build_block(p: Params) -> list[Part]:
 
 def _book(rng: Generator) -> Params:
     width = uniform(rng, 0.09, 0.13)
-    return {"width": width, "height": uniform(rng, 1.25 * width, 1.5 * width), "depth": uniform(rng, 0.012, 0.035)}
+    return {"width": width, "height": uniform(rng, 1.25 * width, 1.5 * width), "depth": uniform(rng, 0.02, 0.035)}
 
 
 def _build_book(p: Params) -> list[Part]:
@@ -100,11 +100,11 @@ def _build_soap(p: Params) -> list[Part]:
 
 
 def _bag(rng: Generator) -> Params:
-    width = uniform(rng, 0.07, 0.13)
+    width = uniform(rng, 0.06, 0.1)
     return {
         "width": width,
         "height": uniform(rng, 1.1 * width, 1.6 * width),
-        "depth": uniform(rng, 0.032, 0.07),
+        "depth": uniform(rng, 0.032, 0.062),
         "bulge": uniform(rng, 0.5, 0.9),  # roundness
         "sag": uniform(rng, 0.05, 0.35),  # thicker below than above
         "crumple": uniform(rng, 0.0, 6.28),
@@ -187,7 +187,7 @@ def _remote(rng: Generator) -> Params:
     return {
         "width": uniform(rng, 0.042, 0.056),
         "height": uniform(rng, 0.13, 0.19),
-        "depth": uniform(rng, 0.014, 0.024),
+        "depth": uniform(rng, 0.0205, 0.028),
     }
 
 

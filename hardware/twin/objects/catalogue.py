@@ -115,7 +115,7 @@ def _accent(colour: str, material: str, rgb: Vec3, rng: Generator) -> Vec3:
     return COLOURS[choice]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _shape(family: str, params: tuple[tuple[str, float], ...]) -> Shape:
     return centred(FAMILIES[family].build(dict(params)))
 

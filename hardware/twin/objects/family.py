@@ -10,6 +10,7 @@ from numpy.random import Generator
 from .parts import Part
 
 Params = dict[str, float]
+Sampler = Callable[[Generator], Params]
 ALL_SPLITS = ("train", "validation", "test")
 
 
@@ -46,7 +47,7 @@ class Family:
 
     name: str
     noun: str
-    sample: Callable[[Generator], Params]
+    sample: Sampler
     build: Callable[[Params], list[Part]]
     key: tuple[str, str]
     density_kg_m3: tuple[float, float]  # of the solid volume: contents and hollows inside included

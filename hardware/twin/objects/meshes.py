@@ -102,7 +102,9 @@ def plane_normal(path: Array) -> Array:
 
 def box_mesh(size_m: Array | tuple[float, float, float]) -> Mesh:
     """A box of full size (x, y, z) whose six faces each show the whole texture."""
-    vertices, faces, uv = [], [], []
+    vertices: list[Array] = []
+    faces: list[tuple[int, int, int]] = []
+    uv: list[tuple[float, float]] = []
     half = np.asarray(size_m, float) / 2
     for axis in range(3):
         for sign in (-1.0, 1.0):

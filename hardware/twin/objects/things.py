@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from .family import STRONG_COLOURS, Family, Params, uniform
+from .family import STRONG_COLOURS, Family, Params, Sampler, uniform
 from .meshes import Array, Mesh, arc, box_mesh, hull, lathe, sweep
 from .parts import Part, box, cylinder, look_of, solid_of
 
@@ -23,7 +23,7 @@ def _build_ball(p: Params) -> list[Part]:
     return [look_of(lathe(profile, 24)), Part("sphere", (r, 0, 0), visible=False)]
 
 
-def _fruit(low_m: float, high_m: float, tall: tuple[float, float]):
+def _fruit(low_m: float, high_m: float, tall: tuple[float, float]) -> Sampler:
     def sample(rng: Generator) -> Params:
         return {
             "diameter": uniform(rng, low_m, high_m),
@@ -96,7 +96,7 @@ def _build_pepper(p: Params) -> list[Part]:
     return [*_turned(profile, twist), _stem(float(z[-1]), 0.022, 0.004)]
 
 
-def _long(low_m: float, high_m: float, ratio: tuple[float, float]):
+def _long(low_m: float, high_m: float, ratio: tuple[float, float]) -> Sampler:
     def sample(rng: Generator) -> Params:
         width = uniform(rng, low_m, high_m)
         return {
@@ -296,7 +296,7 @@ def _build_torch(p: Params) -> list[Part]:
 
 
 def _pen(rng: Generator) -> Params:
-    return {"diameter": uniform(rng, 0.011, 0.017), "length": uniform(rng, 0.12, 0.145), "cap": uniform(rng, 0.3, 0.4)}
+    return {"diameter": uniform(rng, 0.02, 0.026), "length": uniform(rng, 0.12, 0.155), "cap": uniform(rng, 0.3, 0.4)}
 
 
 def _build_pen(p: Params) -> list[Part]:
@@ -476,7 +476,7 @@ FAMILIES = (
         _hammer,
         _build_hammer,
         ("diameter", "length"),
-        (700, 1000),
+        (1100, 1600),
         ("wood", "rubber"),
         ("wood", "plain"),
         ROUND_STANCE,

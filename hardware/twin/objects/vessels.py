@@ -156,8 +156,8 @@ def _build_mug(p: Params) -> list[Part]:
 
 def _bowl(rng: Generator) -> Params:
     return {
-        "diameter": uniform(rng, 0.085, 0.145),
-        "depth": uniform(rng, 0.4, 0.6),  # height / diameter
+        "diameter": uniform(rng, 0.076, 0.1),
+        "depth": uniform(rng, 0.42, 0.62),  # height / diameter
         "foot": uniform(rng, 0.38, 0.55),
         "wall": uniform(rng, 0.0035, 0.005),
     }
