@@ -46,7 +46,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"episode {self.episode}, {self.file}" if self.episode is not None else self.file
-        return f"{self.severity}: {where}: {self.message}; {self.remedy}."
+        return f"{self.severity}: {where}: {self.message.rstrip('.')}; {self.remedy}."
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def check_video(episode: EpisodeCheck, key: str, deep: bool) -> Iterator[Finding
             times, intra = [], True
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None:
-                    times.append(float(packet.pts * stream.time_base))  # type: ignore[operator]
+                    times.append(float(packet.pts * stream.time_base))
                     intra = intra and packet.is_keyframe
     except (av.FFmpegError, IndexError, OSError) as error:
         yield episode.bad(file, f"is not a readable video ({error})")

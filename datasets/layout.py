@@ -125,7 +125,7 @@ def episode_row(
     whole |= {"dataset_from_index": start, "dataset_to_index": start + rows}
     whole |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
     whole |= {CRC_COLUMN.format(key=key): crc for key, crc in checksums.items()}
-    real = {}
+    real: dict[str, float] = {}
     for key in schema.video_keys:
         whole |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file}
         real |= {f"videos/{key}/from_timestamp": 0.0, f"videos/{key}/to_timestamp": rows / schema.rate_hz}

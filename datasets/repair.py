@@ -31,8 +31,6 @@ from .layout import (
     INFO_COLUMN,
     OWN,
     SOURCE_COLUMN,
-    STATS,
-    TASKS,
     data_file,
     episode_file,
     info_from_text,
@@ -173,19 +171,21 @@ def _finish_change(root: Path, report: RepairReport, aside: _Aside, probe: tx.Pr
 def _rebuild(root: Path, report: RepairReport, aside: _Aside, probe: tx.Probe) -> None:
     """Keep every episode that is whole, in order; move everything else aside; make the rest follow."""
     schema, described = _schema(root)
-    tasks = _tasks(root)
+    tasks, total = _tasks(root), _total(root)
     entries: dict[int, dict[str, Any]] = {}
     for file, row in read_entries(root):
         if isinstance(row, str):
             aside.move(file, row)
         else:
             entries.setdefault(int(row["episode_index"]), row)
-    items, kept_files = [], set()
+    items: list[Item] = []
+    kept_files: set[Path] = set()
     for index in sorted({*entries, *_data_indices(root)}):
         try:
             item = _salvage(root, schema, described, tasks, index, entries.get(index))
         except (DatasetError, KeyError, IndexError, TypeError, ValueError) as error:
-            report.lost.append(f"episode {index} cannot be kept: {error}")
+            if index in entries or index < total:  # else it never was an episode, only a stray file
+                report.lost.append(f"episode {index} cannot be kept: {error}")
             aside.copy(episode_file(index))
             continue
         if item.meta.index != len(items):
@@ -197,8 +197,8 @@ def _rebuild(root: Path, report: RepairReport, aside: _Aside, probe: tx.Probe) -
             if path.is_file() and path not in kept_files:
                 aside.move(str(path.relative_to(root)), "belongs to no episode that is whole")
     if not items:
-        for file in (INFO, STATS, TASKS, OWN, "meta/episodes"):
-            aside.move(file, "described no episode that is whole")
+        for path in sorted(path for path in (root / "meta").rglob("*") if path.is_file()):
+            aside.move(str(path.relative_to(root)), "described no episode that is whole")
         _remove_empty(root)
         return
     change = tx.Transaction(root, "repair", probe)
@@ -250,6 +250,14 @@ def _tasks(root: Path) -> list[str]:
         return list(dict.fromkeys(read_tasks(root)))
     except DatasetError:
         return list(dict.fromkeys(row["tasks"][0] for _, row in read_entries(root) if not isinstance(row, str)))
+
+
+def _total(root: Path) -> int:
+    """How many episodes ``info.json`` counts; 0 where it is lost."""
+    try:
+        return int(read_json(root, INFO)["total_episodes"])
+    except (DatasetError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def _data_indices(root: Path) -> set[int]:

@@ -1,0 +1,155 @@
+"""Repair: whatever the damage, whole episodes stay, nothing is deleted, and the set passes its check afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dexloop.datasets import transaction as tx
+from dexloop.datasets.check import run_check
+from dexloop.datasets.layout import DAMAGED, data_file, episode_file, video_file
+from dexloop.datasets.reader import DatasetReader
+from dexloop.datasets.repair import repair
+from dexloop.datasets.writer import DatasetWriter
+from dexloop.hardware.errors import BadInput, DatasetError
+from dexloop.tests.dataset_fixtures import DEPTH_SCHEMA, SCHEMA, make_episode
+from dexloop.tests.test_check import DAMAGE, HEAD, copy, remove, truncate
+
+# What becomes of episode 1 of 3; all others must stay.
+KEPT = {"entry missing", "entry truncated", "info missing", "info cut", "too many episodes", "too few episodes"}
+KEPT |= {"frames wrong", "stats missing", "stats wrong", "stats of too few", "tasks missing", "task lost", "schema cut"}
+KEPT |= {"orphan data", "orphan video", "entry of another"}
+LOST = set(DAMAGE) - KEPT - {"half-done change"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "set"
+    with DatasetWriter(root, SCHEMA) as writer:
+        for i in range(3):
+            writer.append(make_episode(i, 6, task=["cup", "box", "cup"][i]))
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, made: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "set"))
+
+
+def seeds(root: Path) -> list[int]:
+    """Which of the three episodes are in the set, told by their actions."""
+    reader = DatasetReader(root)
+    wanted = [make_episode(i, 6).columns["action"] for i in range(3)]
+    found = []
+    for index in range(len(reader)):
+        action = reader.episode(index).columns["action"]
+        found.append(next(i for i, other in enumerate(wanted) if np.array_equal(action, other)))
+        assert reader.frames(index, HEAD).shape == (6, 48, 64, 3)
+    return found
+
+
+def sizes(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "meta" not in path.parts)
+
+
+@pytest.mark.parametrize("kind", sorted(KEPT))
+def test_damage_around_the_episodes_is_mended_without_loss(root: Path, kind: str) -> None:
+    DAMAGE[kind][0](root)
+    before = sizes(root)
+    report = repair(root)
+    assert report.check is not None
+    assert report.check.findings == (), str(report)
+    assert report.lost == []
+    assert seeds(root) == [0, 1, 2]
+    assert sizes(root) >= before
+    info = DatasetReader(root).meta(0).info
+    assert info.task == "cup"
+    assert info.extra == {"scene": {"objects": 2}}
+
+
+@pytest.mark.parametrize("kind", sorted(LOST))
+def test_an_episode_that_is_not_whole_moves_aside_and_the_rest_stays(root: Path, kind: str) -> None:
+    DAMAGE[kind][0](root)
+    before = sizes(root)
+    report = repair(root)
+    assert report.check is not None
+    assert report.check.findings == (), str(report)
+    assert len(report.lost) == 1
+    assert "episode 1 cannot be kept" in report.lost[0]
+    assert seeds(root) == [0, 2]
+    assert "episode 2 is now episode 1" in str(report)
+    assert sizes(root) >= before, "nothing was deleted"
+    assert any((root / DAMAGED).rglob("file-001.*"))
+    with DatasetWriter(root, SCHEMA) as writer:
+        assert writer.append(make_episode(4, 6)) == 2
+
+
+def test_a_whole_set_is_left_alone(root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != tx.LOCK}
+    report = repair(root)
+    assert report.actions == []
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name != tx.LOCK} == before
+
+
+def test_an_unreadable_redo_log_is_set_aside(root: Path) -> None:
+    (root / tx.COMMIT).mkdir()
+    (root / tx.COMMIT / tx.PLAN).write_text("{")
+    report = repair(root)
+    assert report.check is not None
+    assert report.check.findings == ()
+    assert seeds(root) == [0, 1, 2]
+
+
+def test_several_damages_at_once(root: Path) -> None:
+    for damage in (remove("meta/info.json"), remove("meta/stats.json"), truncate(video_file(HEAD, 0))):
+        damage(root)
+    copy(data_file(2), data_file(7))(root)
+    (root / tx.STAGING).mkdir()
+    report = repair(root)
+    assert report.check is not None
+    assert report.check.findings == (), str(report)
+    assert seeds(root) == [1, 2]
+
+
+def test_when_nothing_is_whole_the_folder_can_be_recorded_to_again(root: Path) -> None:
+    for index in range(3):
+        truncate(video_file(HEAD, index))(root)
+    report = repair(root)
+    assert len(report.lost) == 3
+    assert report.check is not None
+    assert report.check.ok
+    with DatasetWriter(root, SCHEMA) as writer:
+        assert writer.append(make_episode(0, 6)) == 0
+    assert run_check(root).ok
+
+
+def test_an_episode_whose_entry_is_lost_keeps_its_task_label_and_statistics(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    with DatasetWriter(root, DEPTH_SCHEMA) as writer:
+        for i in range(2):
+            writer.append(make_episode(i, 6, DEPTH_SCHEMA, ["cup", "box"][i], success=False))
+    before = DatasetReader(root).row(1)
+    remove(episode_file(1))(root)
+    repair(root)
+    info, after = DatasetReader(root).meta(1).info, DatasetReader(root).row(1)
+    assert (info.task, info.success) == ("box", False)
+    assert "rebuilt" in info.note
+    key = "stats/observation.images.wrist_depth/mean"
+    assert np.allclose(after[key], before[key])  # exact depth: decoded again it is the same
+    assert np.allclose(after[f"stats/{HEAD}/mean"], before[f"stats/{HEAD}/mean"], atol=0.02)
+
+
+def test_without_any_schema_it_says_what_is_needed(root: Path) -> None:
+    remove("meta/info.json")(root)
+    remove("meta/dexloop.json")(root)
+    with pytest.raises(DatasetError, match="copy both from another data set"):
+        repair(root)
+    with pytest.raises(BadInput, match="no data set"):
+        repair(root / "nothing")
+
+
+def test_it_waits_for_no_one(root: Path) -> None:
+    with DatasetWriter(root, SCHEMA), pytest.raises(DatasetError, match="being written by process"):
+        repair(root)
