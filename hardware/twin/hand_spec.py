@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -35,13 +35,15 @@ class HandForces:
 
     upper_rad: Array  # (6,) end of travel
     lever_m: Array  # (6, 3) quadratic in the joint angle: c0 + c1 q + c2 q^2
+    held_rad: Array  # (6,) below it the linkage holds the distal joint straight
+    held_lever_m: Array  # (6,) lever there
     stretched_n: float
     bent_n: float
 
     def lever(self, q: Array) -> Array:
         """Joint angles (6,) rad -> m, (6,)."""
         c = self.lever_m
-        return c[:, 0] + q * (c[:, 1] + q * c[:, 2])
+        return np.where(q < self.held_rad, self.held_lever_m, c[:, 0] + q * (c[:, 1] + q * c[:, 2]))
 
     def tip_force(self, q: Array) -> Array:
         """The largest force at each fingertip, N, (6,)."""
@@ -56,21 +58,35 @@ class HandForces:
 
 
 def hand_forces(hand: HandDescription) -> HandForces:
-    """Levers from the hand's exact Jacobian, fitted by a quadratic over each motor's travel (within 3 %)."""
-    kinematics = HandKinematics(hand)
-    travel = np.linspace(0.0, 1.0, 41)
-    opening = np.ones((6, 41, 6))
-    for motor in range(6):
-        opening[motor, :, motor] = travel
-    q = kinematics.actuated(opening)
-    speed = kinematics.keypoints_jacobian(opening)  # (6, 41, 21, 3, 6)
-    upper, lever = np.zeros(6), np.zeros((6, 3))
+    """Levers from the hand's exact Jacobian, fitted by a quadratic over each motor's travel (within 1 %).
+
+    The force acts where a pad presses: at the centre of the fingertip's rounding, half a width before its end.
+    """
+    pad_mm = hand.phalanx_width_mm / 2
+    fingers = tuple(replace(finger, distal_mm=finger.distal_mm - pad_mm) for finger in hand.fingers)
+    thumb = replace(hand.thumb, distal_mm=hand.thumb.distal_mm - pad_mm)
+    kinematics = HandKinematics(replace(hand, fingers=fingers, thumb=thumb))
+    held_rad, held_lever = np.full(6, -np.inf), np.zeros(6)
+    for motor, finger in enumerate(fingers, 1):
+        held_rad[motor] = held_below_rad(finger)
+        held_lever[motor] = MM * (finger.proximal_mm + finger.distal_mm)
+    upper = np.abs(kinematics.actuated(np.zeros(6)) - kinematics.actuated(np.ones(6)))
+    lever = np.zeros((6, 3))
     for motor, tip in enumerate((4, 8, 12, 16, 20, 4)):
-        angle = q[motor, :, motor]
-        per_opening = np.linalg.norm(speed[motor, :, tip, :, motor], axis=-1)
-        upper[motor] = angle.max()
-        lever[motor] = np.polynomial.polynomial.polyfit(angle, per_opening / upper[motor], 2)
-    return HandForces(upper, lever, STRETCHED_FORCE_N, hand.tip_force_n)
+        opening = np.ones((41, 6))
+        opening[:, motor] = np.linspace(0.0, 1.0, 41)
+        angle = kinematics.actuated(opening)[:, motor]
+        speed = kinematics.keypoints_jacobian(opening)[:, tip, :, motor]  # (41, 3)
+        moves = angle > held_rad[motor]
+        per_rad = np.linalg.norm(speed, axis=-1) / upper[motor]
+        lever[motor] = np.polynomial.polynomial.polyfit(angle[moves], per_rad[moves], 2)
+    return HandForces(upper, lever, held_rad, held_lever, STRETCHED_FORCE_N, hand.tip_force_n)
+
+
+def held_below_rad(finger: Finger) -> float:
+    """The MCP angle below which the PIP's polynomial is negative and the linkage holds the finger straight."""
+    c0, c1, c2 = finger.pip_poly
+    return float((-c1 + np.sqrt(c1 * c1 - 4 * c0 * c2)) / (2 * c2))
 
 
 def add_hand(spec: mujoco.MjSpec, flange: mujoco.MjsBody, mount: ArmMount, prefix: str) -> mujoco.MjsBody:
