@@ -24,7 +24,7 @@ from .keypoints import FINGERS, THUMB_TIP, TIPS, bone_lengths_m, in_palm_axes, i
 Array = NDArray[np.float64]
 
 DEFAULT_SCALE = 1.15  # GO-R to an average adult hand
-DEFAULT_CONTACT_M = 0.020  # thumb tip to fingertip of a closed pinch, as trackers see it: landmarks lie inside
+DEFAULT_CONTACT_M = 0.025  # thumb tip to fingertip of a closed pinch, as trackers see it: landmarks lie inside
 
 
 @dataclass(frozen=True)

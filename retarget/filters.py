@@ -75,21 +75,24 @@ class OneEuro:
 class FollowerConfig:
     """A critically damped tracker. Defaults are for hand openings (1 = a full stroke)."""
 
-    stiffness_rad_s: float = 12.0
+    stiffness_rad_s: float = 9.0
     """Natural frequency at rest."""
-    stiffness_per_speed: float = 1.0
+    stiffness_per_speed: float = 0.5
     """Rise of the natural frequency (rad/s) per unit/s of input speed."""
+    urgent_stiffness_rad_s: float = 22.0
+    """Natural frequency where the caller says that it is urgent."""
     lead: float = 0.6
     """Share of the input's speed that is fed forward: 0 = none, 1 = no lag behind a steady motion."""
     speed_cutoff_hz: float = 2.0
     """Cut-off of the estimate of the input's speed."""
-    acceleration_limit: float = 100.0
+    acceleration_limit: float = 60.0
     """Per s^2."""
     speed_limit: float = 1.0
     """Per s."""
 
     def __post_init__(self) -> None:
-        positive = (self.stiffness_rad_s, self.speed_cutoff_hz, self.acceleration_limit, self.speed_limit)
+        limits = (self.acceleration_limit, self.speed_limit)
+        positive = (self.stiffness_rad_s, self.urgent_stiffness_rad_s, self.speed_cutoff_hz, *limits)
         if min(positive) <= 0 or self.stiffness_per_speed < 0 or not 0 <= self.lead <= 1:
             raise BadInput(f"A follower needs positive stiffness and limits and a lead from 0 to 1, got {self}.")
 
@@ -110,8 +113,11 @@ class Follower:
         self._speed = np.zeros_like(self._input)
         self._input_speed = np.zeros_like(self._input)
 
-    def __call__(self, value: Array, dt_s: float) -> Array:
-        """Output at the end of ``dt_s``, shape of ``value``. The first value passes unchanged."""
+    def __call__(self, value: Array, dt_s: float, urgency: Array | float = 0.0) -> Array:
+        """Output at the end of ``dt_s``, shape of ``value``. The first value passes unchanged.
+
+        ``urgency`` 0..1, by component or for all: stiffens up to ``urgent_stiffness_rad_s``.
+        """
         value = np.asarray(value, float)
         if self._value is None:
             self.reset(value)
@@ -123,6 +129,7 @@ class Follower:
         self._input = value.copy()
         self._input_speed = self._input_speed + smoothing(config.speed_cutoff_hz, dt_s) * (seen - self._input_speed)
         stiffness = config.stiffness_rad_s + config.stiffness_per_speed * np.abs(self._input_speed)
+        stiffness = stiffness + urgency * np.maximum(config.urgent_stiffness_rad_s - stiffness, 0.0)
         steps = max(1, int(np.ceil(dt_s / self._STEP_S)))
         h = dt_s / steps
         stiffness = np.minimum(stiffness, 0.5 / h)

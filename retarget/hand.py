@@ -124,15 +124,14 @@ class HandRetargeter:
             return self._lost()
         target = self.target(points)
         solution = self.objective.solve(target, self._start(target), self._solved)
-        if self.objective.unclosed_m(solution.opening, target) > self.config.retry_m:
+        if self.objective.unclosed_m(solution.tips_m, target) > self.config.retry_m:
             solution = self._retry(target, solution)
         moved = np.zeros(6) if self._solved is None else solution.opening - self._solved
         self._solved = solution.opening
-        opening = self._follow(solution.opening, moved, time_s)
+        opening = self._follow(solution.opening, moved, time_s, target.pinch)
+        error_m = float(np.linalg.norm(solution.tips_m - target.tips_m, axis=-1).mean())
         following = bool(np.abs(self._offset).max() < 1e-3)
-        return HandResult(
-            opening, solution.opening, True, following, float(solution.tip_error_m.mean()), solution.iterations
-        )
+        return HandResult(opening, solution.opening, True, following, error_m, solution.iterations)
 
     def target(self, keypoints_m: Array) -> HandTarget:
         """What key points (21, 3) m ask of the robot's hand."""
@@ -166,8 +165,7 @@ class HandRetargeter:
         The thumb can stand on the wrong side of a finger: from there no small step closes a pinch.
         """
         thumb = self._grid_tips[:, 0]  # (G, 3)
-        fingers = self.kinematics.tips(found.opening)[1:]
-        excess = np.linalg.norm(fingers - thumb[:, None], axis=-1) - target.gaps_m  # (G, 4)
+        excess = np.linalg.norm(found.tips_m[1:] - thumb[:, None], axis=-1) - target.gaps_m  # (G, 4)
         weights = self.objective.config
         cost = (weights.tip_weight**2) * np.sum((thumb - target.tips_m[0]) ** 2, axis=-1)
         cost += np.sum((weights.pinch_weight * target.pinch * excess) ** 2, axis=-1)
@@ -177,7 +175,7 @@ class HandRetargeter:
         other = self.objective.solve(target, start, last)
         return other if other.cost < 0.9 * found.cost else found
 
-    def _follow(self, solved: Array, moved: Array, time_s: float) -> Array:
+    def _follow(self, solved: Array, moved: Array, time_s: float, pinch: Array) -> Array:
         """Bumpless offset, then follower or plain speed limit."""
         dt_s = 0.0 if self._time_s is None else time_s - self._time_s
         self._time_s = time_s
@@ -196,7 +194,9 @@ class HandRetargeter:
             if self._follower:
                 self._follower.reset(wanted)
         elif self._follower and dt_s <= LONG_GAP_S:
-            self._output = np.clip(self._follower(wanted, dt_s), 0.0, 1.0)
+            closing = pinch.max()
+            urgency = np.array([closing, *pinch, closing])  # order HAND_MOTORS: the thumb takes part in every pinch
+            self._output = np.clip(self._follower(wanted, dt_s, urgency), 0.0, 1.0)
         else:
             step = self._speed_limit * min(max(dt_s, 0.0), LONG_GAP_S)
             self._output = self._output + np.clip(wanted - self._output, -step, step)

@@ -15,6 +15,7 @@ Solved by a box-constrained Levenberg-Marquardt method with analytic Jacobians a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,15 @@ class HandTarget:
     pinch: Array  # (4,) 0..1: how much that distance matters
 
 
+class Evaluation(NamedTuple):
+    """The objective at one opening."""
+
+    cost: float
+    gradient: Array  # (6,)
+    hessian: Array  # (6, 6)
+    tips_m: Array  # (5, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Solution:
     """A posture and how the solver came to it."""
@@ -82,7 +92,7 @@ class Solution:
     opening: Array  # (6,)
     cost: float
     iterations: int
-    tip_error_m: Array  # (5,) distance of each tip to its target
+    tips_m: Array  # (5, 3)
 
 
 class HandObjective:
@@ -103,8 +113,8 @@ class HandObjective:
         """Distance of two fingertips' centre lines that a closed pinch asks for."""
         return self._width_m - self.config.press_m
 
-    def evaluate(self, opening: Array, target: HandTarget, last: Array) -> tuple[float, Array, Array]:
-        """Cost, gradient (6,) and Gauss-Newton Hessian (6, 6) at ``opening`` (6,); ``last`` (6,): the posture before.
+    def evaluate(self, opening: Array, target: HandTarget, last: Array) -> Evaluation:
+        """Cost, gradient and Gauss-Newton Hessian at ``opening`` (6,); ``last`` (6,): the posture before.
 
         The pinch terms carry their exact positive curvature: a distance has no linear residual, and without it the
         steps of two tips that close on each other overshoot.
@@ -129,25 +139,25 @@ class HandObjective:
                 cost += weight * float(depth @ depth)
                 gradient = gradient + weight * (depth @ depth_j)
                 hessian = hessian + weight * (depth_j.T @ depth_j)
-        return 0.5 * cost, gradient, hessian
+        return Evaluation(0.5 * cost, gradient, hessian, points[TIP_ROWS])
 
     def solve(self, target: HandTarget, start: Array, last: Array | None = None) -> Solution:
         """Least cost near ``start`` (6,); ``last`` is what the step term refers to (default: ``start``)."""
         last = start if last is None else last
         config = self.config
         opening = np.clip(start, 0.0, 1.0)
-        cost, gradient, hessian = self.evaluate(opening, target, last)
+        here = self.evaluate(opening, target, last)
         damping, growth, iterations = 1e-3, 4.0, 0
         while iterations < config.max_iterations:
             iterations += 1
-            step = _bounded_step(opening, gradient, hessian, damping)
+            step = _bounded_step(opening, here.gradient, here.hessian, damping)
             trial = np.clip(opening + step, 0.0, 1.0)
             step = trial - opening
             if np.abs(step).max() < config.tolerance:
                 break
-            trial_cost, trial_gradient, trial_hessian = self.evaluate(trial, target, last)
-            promised = -float(gradient @ step) - 0.5 * float(step @ hessian @ step)
-            gained = cost - trial_cost
+            there = self.evaluate(trial, target, last)
+            promised = -float(here.gradient @ step) - 0.5 * float(step @ here.hessian @ step)
+            gained = here.cost - there.cost
             if gained <= 0:
                 damping, growth = damping * growth, growth * 2.0
                 continue
@@ -155,15 +165,13 @@ class HandObjective:
             ratio = gained / promised if promised > 0 else 0.0
             damping = max(damping * max(0.1, 1.0 - (2.0 * ratio - 1.0) ** 3), 1e-4)
             growth = 4.0
-            opening, cost, gradient, hessian = trial, trial_cost, trial_gradient, trial_hessian
-            if gained < config.cost_tolerance * cost:
+            opening, here = trial, there
+            if gained < config.cost_tolerance * here.cost:
                 break
-        error = np.linalg.norm(self.kinematics.tips(opening) - target.tips_m, axis=-1)
-        return Solution(opening, cost, iterations, error)
+        return Solution(opening, here.cost, iterations, here.tips_m)
 
-    def unclosed_m(self, opening: Array, target: HandTarget) -> float:
-        """How far the worst of the wanted pinches is from being closed as asked; 0 without one."""
-        tips = self.kinematics.tips(opening)
+    def unclosed_m(self, tips: Array, target: HandTarget) -> float:
+        """How far the worst of the wanted pinches is from being closed as asked, with tips (5, 3); 0 without one."""
         excess = np.linalg.norm(tips[1:] - tips[0], axis=-1) - target.gaps_m
         return float(max((excess * target.pinch).max(), 0.0))
 
@@ -180,13 +188,18 @@ class HandObjective:
         hessian = bend * (moves.T @ moves) + (1.0 - bend) * np.outer(along, along)
         return float(weight * excess * excess), weight * excess * along, weight * hessian
 
+    def _near(self, points: Array) -> bool:
+        """Whether any thumb phalanx can touch any finger phalanx, by the distance of their middles."""
+        a = points[THUMB_SEGMENTS].sum(axis=1)
+        b = points[FINGER_SEGMENTS].sum(axis=1)
+        between = 0.5 * (a[:, None] - b)  # (2, 8, 3)
+        return bool((np.einsum("abi,abi->ab", between, between) < self._reach_m**2).any())
+
     def _overlap(self, points: Array, jacobian: Array, pinch: Array) -> tuple[Array, Array]:
         """Overlap depth (m,) and its Jacobian (m, 6) of the thumb-finger pairs nearer than allowed."""
-        a, b = points[THUMB_SEGMENTS], points[FINGER_SEGMENTS]  # (2, 2, 3), (8, 2, 3)
-        between = 0.5 * ((a[:, None, 0] + a[:, None, 1]) - (b[None, :, 0] + b[None, :, 1]))  # (2, 8, 3) of the middles
-        reach = self._reach_m
-        if (np.einsum("abi,abi->ab", between, between) > reach * reach).all():
+        if not self._near(points):
             return _NO_DEPTH, _NO_JACOBIAN
+        a, b = points[THUMB_SEGMENTS], points[FINGER_SEGMENTS]  # (2, 2, 3), (8, 2, 3)
         allowed = np.full((2, 8), self._width_m - self.config.overlap_m)
         allowed[1, 1::2] -= pinch * (allowed[1, 1::2] - self.pinch_m)  # tips that pinch press on each other
         s, t = nearest_on_segments(a[:, None], b[None])  # (2, 8)
