@@ -67,21 +67,27 @@ class CollisionModel:
         start, end = self._segments(np.asarray(arm_q, float), np.asarray(hand_opening, float))
         first, second = self._pairs
         between = _segment_distance(start[first], end[first], start[second], end[second])
-        apart = between - self._radius[first] - self._radius[second]
-        to_box = _box_distance(start, end, self._box_low, self._box_high) - self._radius[:, None]  # (bodies, boxes)
-        to_box = np.where(self._touches, to_box, np.inf)
-        n = self._n_hard
+        apart = between - self._pair_radius
         i = int(np.argmin(apart))
-        j, k = int(np.argmin(to_box[:n])), int(np.argmin(to_box[n:]))
-        boxes = len(self._box_names)
-        return Clearance(
-            float(apart[i]),
-            float(to_box[:n].flat[j]),
-            float(to_box[n:].flat[k]),
-            (self._names[first[i]], self._names[second[i]]),
-            (self._names[j // boxes], self._box_names[j % boxes]),
-            (self._names[n + k // boxes], self._box_names[k % boxes]),
-        )
+        own = (self._names[first[i]], self._names[second[i]])
+        (table_m, table_pair), (finger_m, finger_pair) = self._to_surroundings(start, end)
+        return Clearance(float(apart[i]), table_m, finger_m, own, table_pair, finger_pair)
+
+    def _to_surroundings(self, start: Array, end: Array) -> list[tuple[float, tuple[str, str]]]:
+        """Smallest distance to the boxes, and whose it is: of links, palm and camera, then of the phalanges."""
+        middle = 0.5 * (start + end)[:, None]
+        outside = np.maximum(np.maximum(self._box_low - middle, middle - self._box_high), 0.0)  # (bodies, boxes, 3)
+        rough = np.sqrt(np.einsum("nbi,nbi->nb", outside, outside)) - self._clear_of
+        # The nearest point lies within half a length of the middle: few pairs can hold the minimum.
+        n = self._n_hard
+        near = rough - self._half_length
+        near[:n] -= rough[:n].min()
+        near[n:] -= rough[n:].min()
+        body, box = np.nonzero(near <= 0.0)
+        exact = _box_distance(start[body], end[body], self._box_low[box], self._box_high[box]) - self._radius[body]
+        split = int(np.searchsorted(body, n))
+        best = [int(np.argmin(exact[:split])), split + int(np.argmin(exact[split:]))]
+        return [(float(exact[k]), (self._names[body[k]], self._box_names[box[k]])) for k in best]
 
     def world_T_palm(self, arm_q: ArrayLike) -> Transform:
         """(4, 4) at joint angles (7,) rad."""
@@ -97,8 +103,7 @@ class CollisionModel:
         frames = self._world_T_base @ self.arm.fk_links(arm_q)  # (8, 4, 4)
         world_T_palm = frames[7] @ self._flange_T_palm
         owner = np.concatenate([frames, world_T_palm[None]])[self._frame]  # (hard bodies, 4, 4)
-        fixed = owner[:, None, :3, :3] @ self._ends[..., None]
-        fixed = fixed[..., 0] + owner[:, None, :3, 3]  # (hard bodies, 2, 3)
+        fixed = np.einsum("nij,nkj->nki", owner[:, :3, :3], self._ends) + owner[:, None, :3, 3]  # (hard bodies, 2, 3)
         points = self.hand.keypoints(opening) @ world_T_palm[:3, :3].T + world_T_palm[:3, 3]
         fingers = points[self._phalanges]  # (10, 2, 3)
         both = np.concatenate([fixed, fingers])
@@ -125,6 +130,10 @@ class CollisionModel:
         self._phalanges = np.array(_PHALANGES)
         radii = [radius for _, radius in capsules] + [self._finger_radius] * len(_PHALANGES)
         self._radius = np.array(radii)
+        lengths = [float(np.linalg.norm(ends[1] - ends[0])) for ends, _ in capsules]
+        points = self.hand.keypoints(np.ones(6))[self._phalanges]  # (10, 2, 3): phalanges keep their lengths
+        lengths += np.linalg.norm(points[:, 1] - points[:, 0], axis=-1).tolist()
+        self._half_length = 0.5 * np.array(lengths)[:, None]
         self._names = (*names, *_PHALANX_NAMES)
 
     def _pair_bodies(self) -> None:
@@ -137,7 +146,9 @@ class CollisionModel:
             for j in range(i + 1, len(frame))
             if joints[j] - joints[i] >= (3 if j < 8 else 2)
         ]
-        self._pairs = tuple(np.array(side) for side in zip(*pairs, strict=True))
+        first, second = (np.array(side) for side in zip(*pairs, strict=True))
+        self._pairs = first, second
+        self._pair_radius = self._radius[first] + self._radius[second]
 
     def _add_surroundings(self, rig: RigDescription) -> None:
         boxes = {"table": rig.table_box_m, "column": rig.column_box_m, **_bin_boxes(rig)}
@@ -145,8 +156,8 @@ class CollisionModel:
         sides = np.array(list(boxes.values())).reshape(-1, 3, 2)
         self._box_low, self._box_high = sides[..., 0], sides[..., 1]
         # The base is bolted to the column's head, and nothing moves link 1 relative to it but its own turn.
-        self._touches = np.ones((len(self._names), len(boxes)), bool)
-        self._touches[:2] = False
+        self._clear_of = np.repeat(self._radius[:, None], len(boxes), 1)
+        self._clear_of[:2] = -np.inf
 
 
 def _capsule_of_box(box: Array) -> tuple[Array, float]:
@@ -200,28 +211,28 @@ def _segment_distance(p1: Array, q1: Array, p2: Array, q2: Array) -> Array:
 
 
 def _box_distance(start: Array, end: Array, low: Array, high: Array) -> Array:
-    """(N, B) m between segments (N, 3) and axis-aligned boxes (B, 3); minus the depth where a segment is inside.
+    """(N,) m between segments and axis-aligned boxes, each corner (N, 3); minus the depth of a segment inside.
 
     The squared distance along a segment is convex, and its derivative linear between the six parameters at which a
     coordinate passes a face: the zero is found exactly between two of them.
     """
-    p, d = start[:, None, :], (end - start)[:, None, :]  # (N, 1, 3)
+    d = end - start
     safe = np.where(np.abs(d) < 1e-12, 1e-12, d)
-    faces = np.concatenate([(low - p) / safe, (high - p) / safe], -1)  # (N, B, 6)
-    knots = np.concatenate([np.zeros_like(faces[..., :1]), np.clip(faces, 0.0, 1.0), np.ones_like(faces[..., :1])], -1)
-    knots = np.sort(knots, -1)  # (N, B, 8)
-    at = p[..., None, :] + knots[..., None] * d[..., None, :]  # (N, B, 8, 3)
-    slope = ((at - np.clip(at, low[:, None], high[:, None])) * d[..., None, :]).sum(-1)  # rising with the knots
-    after = np.clip((slope < 0.0).sum(-1), 1, 7)[..., None]  # first knot with slope >= 0
-    t0, t1 = np.take_along_axis(knots, after - 1, -1), np.take_along_axis(knots, after, -1)
-    s0, s1 = np.take_along_axis(slope, after - 1, -1), np.take_along_axis(slope, after, -1)
+    knots = np.zeros((len(start), 8))
+    knots[:, 7] = 1.0
+    knots[:, 1:4], knots[:, 4:7] = (low - start) / safe, (high - start) / safe
+    knots[:] = np.sort(np.clip(knots, 0.0, 1.0), -1)
+    at = start[:, None] + knots[..., None] * d[:, None]  # (N, 8, 3)
+    slope = np.einsum("nki,ni->nk", at - np.clip(at, low[:, None], high[:, None]), d)  # rising with the knots
+    rows = np.arange(len(start))
+    after = np.clip((slope < 0.0).sum(-1), 1, 7)  # first knot with slope >= 0
+    t0, t1, s0, s1 = knots[rows, after - 1], knots[rows, after], slope[rows, after - 1], slope[rows, after]
     rise = s1 - s0
     t = t0 + (t1 - t0) * np.clip(-s0 / np.where(rise > 1e-18, rise, 1.0), 0.0, 1.0)
-    point = p + t * d  # (N, B, 3)
+    point = start + t[:, None] * d
     outside = np.maximum(np.maximum(low - point, point - high), 0.0)
-    distance = np.sqrt((outside * outside).sum(-1))
-    middle = (at - 0.5 * (low + high)[:, None]) if (distance <= 0.0).any() else None
-    if middle is None:
+    distance = np.sqrt(np.einsum("ni,ni->n", outside, outside))
+    if (distance > 0.0).all():
         return distance
-    depth = (np.abs(middle) - 0.5 * (high - low)[:, None]).max(-1).min(-1)  # deepest of the knots
+    depth = (np.abs(at - 0.5 * (low + high)[:, None]) - 0.5 * (high - low)[:, None]).max(-1).min(-1)
     return np.where(distance > 0.0, distance, np.minimum(depth, 0.0))

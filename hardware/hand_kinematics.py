@@ -76,7 +76,11 @@ class HandKinematics:
         self._pip = np.array([finger.pip_poly for finger in hand.fingers])  # (4, 3) c0, c1, c2
 
         self._cmc = MM * np.array(thumb.rotation_pivot_mm)
-        self._turn_axis = _unit(np.array(thumb.rotation_axis))
+        axis = _unit(np.array(thumb.rotation_axis))
+        # Rodrigues' terms: a vector v turned by t is v @ (along + cos t * across + sin t * around).
+        self._along = np.outer(axis, axis)
+        self._across = np.eye(3) - self._along
+        self._around = np.cross(axis, np.eye(3))
         self._hinge = MM * np.array(thumb.bend_pivot_mm)
         bend_axis = _unit(np.array(thumb.bend_axis))
         direction = np.array(thumb.direction)
@@ -184,7 +188,9 @@ class HandKinematics:
         local[..., 1, :] = local[..., 0, :] + proximal * (np.cos(bend) * straight + np.sin(bend) * inward)
         local[..., 2, :] = local[..., 1, :] + distal * (np.cos(fold * bend) * straight + np.sin(fold * bend) * inward)
         points[..., 1, :] = self._cmc
-        turned = _turn(self._turn_axis, turn[..., None], local)
+        c, s = np.cos(turn)[..., None], np.sin(turn)[..., None]
+        rotation = self._along + c * self._across + s * self._around  # (..., 3, 3), for rows
+        turned = local @ rotation
         points[..., 2:5, :] = self._cmc + turned
         if jacobian is None:
             return
@@ -193,14 +199,8 @@ class HandKinematics:
         d_local[..., 1, :] = d_local[..., 0, :] + fold * distal * (
             np.cos(fold * bend) * inward - np.sin(fold * bend) * straight
         )
-        jacobian[..., 3:5, :, _THUMB_BEND] = _turn(self._turn_axis, turn[..., None], d_local)
-        jacobian[..., 2:5, :, _THUMB_ROTATION] = np.cross(self._turn_axis, turned)
-
-
-def _turn(axis: Array, angle: Array, vectors: Array) -> Array:
-    """Rodrigues: vectors (..., 3) about the unit axis (3,) by angle (..., 1) rad."""
-    along = (vectors @ axis)[..., None] * axis
-    return along + np.cos(angle) * (vectors - along) + np.sin(angle) * np.cross(axis, vectors)
+        jacobian[..., 3:5, :, _THUMB_BEND] = d_local @ rotation
+        jacobian[..., 2:5, :, _THUMB_ROTATION] = turned @ self._around
 
 
 def _unit(vectors: Array) -> Array:
