@@ -8,9 +8,6 @@ import sys
 import mujoco
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.geometry import rot_x, rot_y, rotation_exp, transform
 from dexloop.hardware.twin.objects import (
@@ -27,6 +24,8 @@ from dexloop.hardware.twin.objects.catalogue import MASS_KG, cell_of, split_of
 from dexloop.hardware.twin.objects.grasp_info import GRASP_WIDTH_M, hull_points, smallest_rectangle
 from dexloop.hardware.twin.objects.meshes import box_mesh, hull, lathe, sweep
 from dexloop.hardware.twin.textures import COLOURS, PATTERNS, paint
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 MANY = 250
 
