@@ -34,8 +34,8 @@ Real = Any  # a float, or an array where the module is numpy
 
 TWO_PI = 2.0 * math.pi
 # Below this sine of joint 2 (6) only the sum of its neighbours matters, and the pose error of taking the near value
-# for one of them is below 1e-10 rad.
-ARBITRARY = 1e-10
+# for one of them is below 1e-9 rad.
+ARBITRARY = 4e-10
 SINGULAR = 1e-6  # sine of joint 2, 4 or 6 below which an answer is called singular
 
 
@@ -100,9 +100,11 @@ def swivel(m: ModuleType, size: ArmLengths, wrist: Any, axes: Any, elbow: Real) 
     flat = m.hypot(wx, wy)
     distance = m.hypot(flat, wz)
     azimuth, sin_g, cos_g = m.atan2(wy, wx), flat / distance, wz / distance
-    # Half-angle form of the law of cosines: exact at a straight elbow, where acos loses half of the digits.
-    over, under = size.reach_max**2 - distance**2, distance**2 - (size.upper - size.fore) ** 2
-    q4 = elbow * 2.0 * m.atan2(m.sqrt(abs(over)), m.sqrt(abs(under)))
+    # Half-angle form of the law of cosines: exact at a straight elbow, where acos loses half of the digits. A distance
+    # within rounding of the full reach counts as straight, or its noise of 1e-8 rad would decide on joints 1 and 3.
+    over = size.reach_max**2 * (1.0 - 1e-14) - distance**2
+    under = distance**2 - (size.upper - size.fore) ** 2
+    q4 = elbow * 2.0 * m.atan2(m.sqrt(0.5 * (over + abs(over))), m.sqrt(0.5 * (under + abs(under))))
     sin_4, cos_4 = m.sin(q4), m.cos(q4)
     across, along = size.fore * sin_4, size.upper + size.fore * cos_4
     length = m.hypot(across, along)

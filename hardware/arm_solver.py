@@ -36,6 +36,8 @@ _PULL_MARGIN_RAD = 0.35
 _PULL_GAIN = 0.15
 # A solution on the near branch that is further than this from the near configuration is compared with the others.
 _JUMP_RAD = 0.7
+_CAREFUL = 0.12  # sine of joint 2 or 6 below which the arm angle is scanned instead of descended along
+_RAVINE = np.concatenate([-np.logspace(-0.3, -6.0, 16), [0.0], np.logspace(-6.0, -0.3, 16)])
 _GRID = np.linspace(-math.pi, math.pi, 24, endpoint=False)
 _FLIPS = ((False, False), (True, False), (False, True), (True, True))  # (shoulder, wrist)
 _ROOT_SIDE_RAD = 1e-9
@@ -68,7 +70,11 @@ class ArmSolver:
         """
         at = self._swivel(target, near[3])
         goal = self._pulled(near)
-        settled = self.settled(self._descend(at, near, goal, _plane_angle(at, near)), near)
+        psi = _plane_angle(at, near)
+        if min(abs(math.sin(near[1])), abs(math.sin(near[5]))) < _CAREFUL:
+            settled = self._scan(at, near, goal, psi)
+        else:
+            settled = self.settled(self._descend(at, near, goal, psi), near)
         if settled is not None and max(abs(a - b) for a, b in zip(settled, near, strict=True)) < _JUMP_RAD:
             return settled
         q, inside, _ = self.candidates(_batch_of_one(target), np.array(near))
@@ -136,13 +142,21 @@ class ArmSolver:
         return goal
 
     def _descend(self, at: Swivel, start: Floats, goal: Floats, psi: float) -> list[float]:
-        """Gauss-Newton on the arm angle for the least |q - goal|, on the shoulder and wrist branch of ``start``."""
-        shoulder, wrist = start[1] < 0.0, start[5] < 0.0
+        """Gauss-Newton on the arm angle for the least |q - goal|, on the branch that continues ``start``.
+
+        That is the branch whose joints 1 and 5 are within a quarter turn of it: so joints 2 and 6 may change sign.
+        """
         q: list[float] = []
         for _ in range(6):
-            q = _flipped(principal(math, at, psi), shoulder, wrist)
+            q = list(principal(math, at, psi))
+            if abs(math.remainder(q[0] - start[0], TWO_PI)) > 0.5 * math.pi:
+                _flip(q, 0)
+            if abs(math.remainder(q[4] - start[4], TWO_PI)) > 0.5 * math.pi:
+                _flip(q, 4)
             for i in _TURNING:
                 q[i] = start[i] + math.remainder(q[i] - start[i], TWO_PI)
+            if min(abs(math.sin(q[1])), abs(math.sin(q[5]))) < SINGULAR:
+                break  # the self-motion has no rate there; settled() splits what is arbitrary
             rates = swivel_rates(at, q)
             slope = sum(d * (a - b) for d, a, b in zip(rates, q, goal, strict=True))
             step = -slope / sum(d * d for d in rates)
@@ -150,6 +164,24 @@ class ArmSolver:
                 break
             psi += max(-0.5, min(0.5, step))
         return q
+
+    def _scan(self, at: Swivel, near: Floats, goal: Floats, psi: float) -> list[float] | None:
+        """As :meth:`_descend` for a shoulder or wrist close to its singularity. There the valley to descend is a
+        ravine, at an arm angle close to one of those at which the singularity is nearest; those are known."""
+        wrist = math.atan2(at.z[1], at.z[0])
+        centres = np.array([psi, 0.0, math.pi, wrist, wrist + math.pi])
+        exact = [self.settled(_flipped(principal(math, at, c), *flip), near) for c in centres for flip in _FLIPS]
+        options = [q for q in exact if q is not None]
+        psis = np.sort((centres[:, None] + _RAVINE).ravel())
+        for _ in range(3):
+            q, inside = self.branches(at, psis, np.array(near))
+            cost = np.where(inside, ((q - goal) ** 2).sum(-1), math.inf)
+            k, branch = divmod(int(np.argmin(cost)), len(_FLIPS))
+            if not math.isfinite(cost[k, branch]):
+                break
+            options.append(q[k, branch].tolist())
+            psis = np.linspace(psis[max(k - 1, 0)], psis[min(k + 1, len(psis) - 1)], 17)
+        return min(options, key=lambda o: math.dist(o, goal)) if options else None
 
     # -- many poses, arrays ----------------------------------------------------------------------------------------
 
@@ -218,13 +250,20 @@ def _plane_angle(at: Swivel, q: Floats) -> float:
     return math.atan2(along_v, -along_u)
 
 
+def _flip(q: list[float], first: int) -> None:
+    """To the other shoulder (first = 0) or wrist (4) branch of the same pose."""
+    q[first] += math.pi
+    q[first + 1] *= -1.0
+    q[first + 2] += math.pi
+
+
 def _flipped(q: Floats, shoulder: bool, wrist: bool) -> list[float]:
     """The same pose on another branch."""
     out = list(q)
     if shoulder:
-        out[0], out[1], out[2] = out[0] + math.pi, -out[1], out[2] + math.pi
+        _flip(out, 0)
     if wrist:
-        out[4], out[5], out[6] = out[4] + math.pi, -out[5], out[6] + math.pi
+        _flip(out, 4)
     return out
 
 
