@@ -172,13 +172,16 @@ class SafeRobot:
             self._stopped = False
             self._reengage(self.clock.now_ns())
 
+    def detach(self) -> None:
+        """Stop watching and send nothing more; the robot stays open for its owner. Safe to call twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._unsubscribe()
+
     def close(self) -> None:
         """Release the robot. Safe to call twice."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._unsubscribe()
+        self.detach()
         self._robot.close()
 
     # -- judgement -------------------------------------------------------------------------------------------------
