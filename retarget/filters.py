@@ -77,7 +77,7 @@ class FollowerConfig:
 
     stiffness_rad_s: float = 9.0
     """Natural frequency at rest."""
-    stiffness_per_speed: float = 0.5
+    stiffness_per_speed: float = 0.3
     """Rise of the natural frequency (rad/s) per unit/s of input speed."""
     urgent_stiffness_rad_s: float = 22.0
     """Natural frequency where the caller says that it is urgent."""

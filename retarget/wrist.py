@@ -49,8 +49,8 @@ class WristRetargetConfig:
             stiffness_per_speed=4.0,
             lead=0.6,
             speed_cutoff_hz=3.0,
-            acceleration_limit=2.6,  # 600 deg/s2 at the fastest joint, 225 deg/s
-            speed_limit=0.9,
+            acceleration_limit=2.3,  # 520 deg/s2 at a joint of 225 deg/s: inside what SafeRobot lets through
+            speed_limit=0.78,
         )
     )
     """Smoothing of the joints, in units of each joint's top speed. None = unfiltered."""
