@@ -65,6 +65,10 @@ class SteppedClock:
         """The world says where it is on its way, so that a sink that it calls reads the time of its reading."""
         self._now_ns = max(self._now_ns, now_ns)
 
+    def restart(self) -> None:
+        """A new scene begins at time 0: what happens in it does not depend on what was simulated before."""
+        self._now_ns = 0
+
     def sleep_until_ns(self, deadline_ns: int) -> int:
         if deadline_ns > self._now_ns:
             self._advance(deadline_ns)

@@ -111,16 +111,16 @@ class ArmController:
         if self._at_rest and not error.any():
             return self.reference
         distance = np.abs(error)
-        # Straight line near the target, braking parabola further off: the two meet with equal slope, so that the
-        # braking never asks for more than the acceleration limit.
+        # Straight line near the target, braking parabola further off: the two meet with equal slope, so that braking
+        # never asks for more than the acceleration limit. ``change`` is for the step that goes by before braking acts.
+        change = self._acceleration * self._step_s
         near = self._acceleration * self._follow_s**2
         wanted = np.where(
             distance <= near,
             distance / self._follow_s,
-            np.sqrt(2.0 * self._acceleration * np.maximum(distance - near / 2.0, 0.0)),
+            np.sqrt(change**2 + 2.0 * self._acceleration * np.maximum(distance - near / 2.0, 0.0)) - change,
         )
         wanted = np.copysign(np.minimum(wanted, self._speed), error)
-        change = self._acceleration * self._step_s
         self._velocity += np.clip(wanted - self._velocity, -change, change)
         step = self._velocity * self._step_s
         arrived = (np.abs(step) >= distance) & (distance < 1e-9)

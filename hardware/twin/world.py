@@ -6,6 +6,7 @@ every reading that falls due on the way is pushed to its sinks at its own time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,19 +102,31 @@ class TwinWorld:
         self._renderer = SceneRenderer(*self.config.camera_size, shadows=self.config.shadows)
         names = [camera.name for camera in rig.cameras] if self.config.cameras is None else self.config.cameras
         self.cameras = {name: TwinCamera(self, rig.camera(name), k) for k, name in enumerate(names)}
-        self._ticks = {"arm": 0, "hand": 0, **dict.fromkeys(self.cameras, 0)}
+        self._rates = {"arm": ARM_STATE_RATE_HZ, "hand": rig.arms[0].hand.state_rate_hz}
+        self._rates |= {name: camera.rate_hz for name, camera in self.cameras.items()}
+        self._ticks: dict[str, int] = {}
         self._closed = False
         self.reset(scene)
 
     # -- scenes -------------------------------------------------------------------------------------------------
 
     def reset(self, scene: SceneSpec | SceneBuilder | None) -> None:
-        """Build ``scene`` anew, the robot at its start pose. The clock goes on; subscriptions stay."""
+        """Build ``scene`` anew, the robot at its start pose. Subscriptions stay.
+
+        Simulated time begins at 0 again, so that a scene is the same whatever came before; paced time goes on.
+        """
+        if isinstance(self.clock, SteppedClock):
+            self.clock.restart()
+            self._now_ns = 0
+            self._align_ticks()
         self.scene = scene
         self.seed = self.config.seed if self.config.seed is not None else getattr(scene, "seed", 0)
         self.model = self._compile(scene)
         self.data = mujoco.MjData(self.model)
         self._view = mujoco.MjData(self.model)
+        if self.config.mode == "paced":  # building took time in which nothing moved
+            self._now_ns = time.monotonic_ns()
+        self._align_ticks()
         for camera in self.cameras.values():
             camera.forget()
         self._rng = np.random.default_rng([self.seed, 1_000_003]) if self.config.sensor_noise else None
@@ -235,7 +248,7 @@ class TwinWorld:
             skipped = target_ns - self._now_ns - self._step_ns
             self.frozen_ns += skipped
             self._now_ns += skipped
-            self._skip_ticks()
+            self._align_ticks()
         while True:
             self._push_due()
             if self._now_ns + self._step_ns > target_ns:
@@ -247,29 +260,31 @@ class TwinWorld:
 
     def _push_due(self) -> None:
         now_ns = self._now_ns
-        arm_rate, hand_rate = ARM_STATE_RATE_HZ, self.rig.arms[0].hand.state_rate_hz
         if isinstance(self.clock, SteppedClock):
             self.clock.set_now_ns(now_ns)
-        if self._due("arm", arm_rate):
+        if self._due("arm"):
             for arm, robot in zip(self._arms, self.robots.values(), strict=True):
                 robot.take(arm.arm_state(now_ns, self._rng))
-        if self._due("hand", hand_rate):
+        if self._due("hand"):
             for arm, robot in zip(self._arms, self.robots.values(), strict=True):
                 robot.take(arm.hand_state(now_ns))
         for name, camera in self.cameras.items():
-            if self._due(name, camera.rate_hz):
+            if self._due(name):
                 late = self.config.mode == "paced" and time.monotonic_ns() - now_ns > 0.5 * NS / camera.rate_hz
                 camera.expose(now_ns, late)
 
-    def _due(self, stream: str, rate_hz: float) -> bool:
+    def _due(self, stream: str) -> bool:
         """Whether tick k of the stream, at k / rate, has come; counts it."""
+        rate_hz = self._rates[stream]
         if self._now_ns * rate_hz < self._ticks[stream] * NS:
             return False
         self._ticks[stream] = int(self._now_ns * rate_hz) // NS + 1
         return True
 
-    def _skip_ticks(self) -> None:
-        self._ticks = dict.fromkeys(self._ticks, 0)
+    def _align_ticks(self) -> None:
+        """Every stream's next reading is the first of its grid from now on that it has not given yet."""
+        for name, rate_hz in self._rates.items():
+            self._ticks[name] = max(self._ticks.get(name, 0), math.ceil(self._now_ns * rate_hz / NS))
 
     def _read_all(self, push: bool) -> None:
         for arm, robot in zip(self._arms, self.robots.values(), strict=True):
