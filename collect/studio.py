@@ -122,7 +122,7 @@ class Studio:
             outcome = session.run(recorder, self._info(scene, attempt))
         finally:
             unsubscribe()
-            robot.close()
+            robot.detach()
         return self._take(attempt, outcome, recorder, world.clock.late_ticks - late_before)
 
     def _take(self, attempt: int, outcome: Outcome, recorder: Recorder, late_ticks: int) -> Take:

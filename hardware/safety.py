@@ -55,7 +55,7 @@ class SafetyConfig:
     acceleration_factor: float = 0.9  # of the arm's 600 deg/s2
     jerk_rad_s3: float = 500.0
     limit_margin_rad: float = 0.0  # kept from each joint's limit
-    self_margin_m: float = 0.02
+    self_margin_m: float = 0.01
     table_margin_m: float = 0.008  # of links, palm and wrist camera to table, bin and column
     finger_margin_m: float = -0.004  # of the phalanges: fingertips may press a little on what they grasp from
     max_age_s: float = 0.25  # of the input a command was made from, and of the last command

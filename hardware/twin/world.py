@@ -118,7 +118,6 @@ class TwinWorld:
         if isinstance(self.clock, SteppedClock):
             self.clock.restart()
             self._now_ns = 0
-            self._align_ticks()
         self.scene = scene
         self.seed = self.config.seed if self.config.seed is not None else getattr(scene, "seed", 0)
         self.model = self._compile(scene)
