@@ -7,7 +7,9 @@ the command that needs them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def _check_install() -> str | None:
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from dexloop.datasets.command import Dataset, View
     from dexloop.hardware.errors import DexLoopError
 
-    commands = {"collect": Collect, "replay": Replay, "view": View, "dataset": Dataset}
+    commands: dict[str, Callable[..., Any]] = {"collect": Collect, "replay": Replay, "view": View, "dataset": Dataset}
     command = tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="cli.py",
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
     try:
-        return command.run()
+        return int(command.run())
     except DexLoopError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
