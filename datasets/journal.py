@@ -176,11 +176,14 @@ class JournalReader:
             return rows[good]
         good &= rows["offset"] + rows["size"] <= self._file[f"{heap}/bytes"].shape[0]
         rows = rows[: int(np.argmin(good)) if not good.all() else len(rows)]
-        # Only the newest rows can be torn; damage further back is reported when it is read.
-        newest = rows[-_TAIL:]
-        for back, data in enumerate(self._read(heap, newest)):
-            if zlib.crc32(data) != newest[back]["crc32"]:
-                return rows[: len(rows) - len(newest) + back]
+        # Only the newest rows can be torn, all those of one flush at most; damage further back is named when read.
+        while len(rows):
+            newest = rows[-_TAIL:]
+            sums = np.array([zlib.crc32(data) for data in self._read(heap, newest)], np.uint32)
+            torn = sums != newest["crc32"]
+            if not torn.any():
+                break
+            rows = rows[: len(rows) - len(newest) + int(np.argmax(torn))]
         return rows
 
     def payloads(self, heap: str, rows: NDArray[np.void]) -> list[bytes]:

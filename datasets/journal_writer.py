@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 import zlib
@@ -77,11 +78,13 @@ class JournalWriter:
         try:
             file = h5py.File(partial, "w", libver="latest")
             file["meta"] = np.frombuffer(meta.to_json().encode(), np.uint8)
-            for name, dtype in self._tables.items():
-                _create_rows(file, name, dtype)
+            # Held open: a data set that is let go writes its buffer then, where h5py swallows the error.
+            self._sets = {name: _create_rows(file, name, dtype) for name, dtype in self._tables.items()}
             for name in self._heaps:
-                _create_rows(file, f"{name}/index", INDEX)
-                file.create_dataset(f"{name}/bytes", (0,), np.uint8, maxshape=(None,), chunks=(_HEAP_CHUNK,))
+                self._sets[f"{name}/index"] = _create_rows(file, f"{name}/index", INDEX)
+                self._sets[f"{name}/bytes"] = file.create_dataset(
+                    f"{name}/bytes", (0,), np.uint8, maxshape=(None,), chunks=(_HEAP_CHUNK,)
+                )
             file.swmr_mode = True
             file.flush()
         except OSError as error:
@@ -135,15 +138,15 @@ class JournalWriter:
     def _run(self) -> None:
         try:
             self._write_until_closed()
-        except (OSError, RuntimeError, ValueError, StorageError) as error:
-            self.failure = (
-                error
-                if isinstance(error, StorageError)
-                else StorageError(
-                    f"writing {self.path.name} failed ({error}); what was recorded until then is whole in it: "
-                    f"free space on {self.path.parent} and record the episode again"
-                )
+        except StorageError as error:
+            self.failure = error
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("(")[0].strip()  # HDF5 goes on with addresses and buffers
+            self.failure = StorageError(
+                f"writing {self.path} failed ({reason}): recording stopped; what was recorded until then is whole. "
+                f"Free space in {self.path.parent} or choose another disk, then record again"
             )
+            self._detach()
         except BaseException as error:  # a bug of ours: surfaces in the loop instead of dying with this thread
             self.failure = DatasetError(f"writing {self.path.name} failed: {error!r}")
             self.failure.__cause__ = error
@@ -170,10 +173,23 @@ class JournalWriter:
         self._check_space(sum(len(values[1]) for name in self._heaps for _, values in batch.get(name, ())))
         for name, items in batch.items():
             if name in self._tables:
-                _append(self._file[name], np.array([values for _, values in items], self._tables[name]))
+                _append(self._sets[name], np.array([values for _, values in items], self._tables[name]))
             else:
                 self._append_heap(name, items)
         self._file.flush()
+
+    def _detach(self) -> None:
+        """Let HDF5 go on with a copy in memory after the disk refused a write.
+
+        HDF5 cannot close a file that it cannot write: it would raise, then crash the process when its objects are
+        collected. What is on the disk is not touched again.
+        """
+        descriptor = self._file.id.get_vfd_handle()
+        copy = os.memfd_create("journal")
+        with open(self.path, "rb") as source, open(copy, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.dup2(copy, descriptor)
 
     def _append_heap(self, name: str, items: list[tuple[int, tuple[int, bytes]]]) -> None:
         rows = np.zeros(len(items), INDEX)
@@ -183,8 +199,8 @@ class JournalWriter:
             row["crc32"] = zlib.crc32(data)
             end += len(data)
         # Bytes before the index that points to them.
-        _append(self._file[f"{name}/bytes"], np.frombuffer(b"".join(data for _, (_, data) in items), np.uint8))
-        _append(self._file[f"{name}/index"], rows)
+        _append(self._sets[f"{name}/bytes"], np.frombuffer(b"".join(data for _, (_, data) in items), np.uint8))
+        _append(self._sets[f"{name}/index"], rows)
         self._heap_ends[name] = end
 
     def _check_space(self, needed: int) -> None:
@@ -198,10 +214,10 @@ class JournalWriter:
             )
 
 
-def _create_rows(file: h5py.File, name: str, dtype: np.dtype[np.void]) -> None:
+def _create_rows(file: h5py.File, name: str, dtype: np.dtype[np.void]) -> h5py.Dataset:
     unwritten = np.zeros((), dtype)
     unwritten[dtype.names[0]] = -1  # type: ignore[index]
-    file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(256,), fillvalue=unwritten)
+    return file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(256,), fillvalue=unwritten)
 
 
 def _append(dataset: h5py.Dataset, rows: NDArray[Any]) -> None:

@@ -211,12 +211,16 @@ def decode(packets: Sequence[bytes], stream: StreamFormat | EncodedVideo) -> Ite
     context = av.CodecContext.create(stream.codec, "r")
     context.extradata = stream.extradata
     context.thread_count = 1
+    # Without it a decoder hides damage behind the picture before.
+    context.options = {"err_detect": "explode"}
     pixel_format = "gray12le" if stream.is_depth else "rgb24"
     given = 0
     try:
         for data in (*packets, None):
             frames = context.decode(av.Packet(data) if data is not None else None)
             for frame in frames:
+                if frame.is_corrupt:
+                    raise DatasetError(f"packet {given} of a {stream.codec} stream is damaged: run `dataset check`")
                 given += 1
                 yield frame.to_ndarray(format=pixel_format)
     except av.FFmpegError as error:
