@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from numpy.random import Generator
 
 if TYPE_CHECKING:
+    from .objects import ObjectSpec
     from .scene_spec import PlacedObject
 
 VERBS = ("pick up", "grasp", "take", "lift")
@@ -18,6 +19,11 @@ VERBS = ("pick up", "grasp", "take", "lift")
 _ALIKE = ({"cup", "mug", "goblet"}, {"box", "carton", "block", "book", "bar of soap", "sponge"}, {"bag", "pouch"},
           {"ball", "orange", "apple"}, {"jar", "can", "candle"}, {"pear", "apple", "lemon"})  # fmt: skip
 _MARGIN_M = 0.04  # how much farther out the target must lie than any that is alike
+
+
+def phrase(obj: ObjectSpec) -> str:
+    """Colour and noun; an orange is not called an orange orange."""
+    return obj.noun if obj.colour == obj.noun else f"{obj.colour} {obj.noun}"
 
 
 def alike(a: PlacedObject, b: PlacedObject) -> bool:
@@ -54,4 +60,4 @@ def instruction_for(rng: Generator, placed: Sequence[PlacedObject], index: int) 
         return None
     obj = placed[index].object
     verb = str(rng.choice(VERBS))
-    return f"{verb} the {obj.colour} {obj.noun} {where}".strip()
+    return f"{verb} the {phrase(obj)} {where}".strip()

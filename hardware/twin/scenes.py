@@ -216,7 +216,7 @@ def _gap(a: Array, b: Array) -> float:
 
 SETTLE_STEP_S = 0.002
 STILL_M_S, STILL_RAD_S = 0.002, 0.03
-WATCH_S, CREEP_M, CREEP_RAD = 0.6, 0.0005, 0.01
+WATCH_S, CREEP_M, CREEP_RAD = 1.0, 0.0002, 0.005
 
 
 def physics_model(objects: list[ObjectSpec], poses: list[Transform], rig: RigDescription) -> mujoco.MjModel:
@@ -252,6 +252,9 @@ def settle(objects: list[ObjectSpec], poses: list[Transform], rig: RigDescriptio
     else:
         return None
     before = _poses(data, len(objects))
+    # Start anew from these poses, as the twin will: no speeds, no contact forces remembered.
+    data.qvel[:] = 0.0
+    data.qacc_warmstart[:] = 0.0
     mujoco.mj_step(model, data, nstep=int(WATCH_S / SETTLE_STEP_S))
     after = _poses(data, len(objects))
     moved_m, turned_rad = pose_error(np.stack(before), np.stack(after))

@@ -11,13 +11,15 @@ from numpy.random import Generator
 
 from ...errors import BadInput
 from ..textures import COLOURS, Rgb, shade, stable_seed
-from . import blocks, things, vessels
+from . import blocks, food, tools, vessels
 from .family import ALL_SPLITS, MATERIALS, Family, Params
 from .parts import Shape, centred
 from .spec import ObjectSpec, Vec3
 
 SPLITS = ALL_SPLITS
-FAMILIES: dict[str, Family] = {f.name: f for f in (*vessels.FAMILIES, *blocks.FAMILIES, *things.FAMILIES)}
+FAMILIES: dict[str, Family] = {
+    f.name: f for f in (*vessels.FAMILIES, *blocks.FAMILIES, *food.FAMILIES, *tools.FAMILIES)
+}
 MASS_KG = (0.02, 0.6)
 # One relative step of a key parameter. Shapes of two splits differ by a whole cell's number, not by a coat of paint.
 _CELL = 0.03
