@@ -75,13 +75,14 @@ class CalibrationConfig:
 
     frames: int = 40
     """Frames used, evenly spaced over what was recorded."""
-    iterations: int = 8
-    scale_sigma: float = 0.10
+    iterations: int = 15
+    scale_sigma: float = 0.12
     """Prior spread of each finger's scale about the ratio of hand lengths."""
-    rotation_sigma_rad: float = 0.15
-    translation_sigma_m: float = 0.015
-    tip_sigma_m: float = 0.02
-    """Spread of one tip's misfit that the priors are weighed against, for the whole set of frames."""
+    rotation_sigma_rad: float = 0.2
+    translation_sigma_m: float = 0.025
+    tip_sigma_m: float = 0.01
+    """Spread of one tip's misfit that the priors are weighed against, for the whole set of frames. With less, or with
+    wider priors, tips fit better still, but a fist no longer closes (docs/decisions/60-hand-retargeting.md)."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.iterations < 1:

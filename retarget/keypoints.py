@@ -117,9 +117,10 @@ def load_recording(path: Path) -> HandRecording:
     if not path.is_file():
         raise BadInput(f"No hand file at {path}: expected an .npz with keypoints_m (N, 21, 3); {FILE_HELP}.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise BadInput(f"{path} holds one bare array: expected an .npz with keypoints_m; {FILE_HELP}.")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise BadInput(f"{path} holds one bare array: expected an .npz with keypoints_m; {FILE_HELP}.")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} cannot be read as a hand file ({error}): expected an .npz; {FILE_HELP}.") from error
