@@ -59,7 +59,7 @@ class SafetyConfig:
     table_margin_m: float = 0.008  # of links, palm and wrist camera to table, bin and column
     finger_margin_m: float = -0.004  # of the phalanges: fingertips may press a little on what they grasp from
     max_age_s: float = 0.25  # of the input a command was made from, and of the last command
-    nominal_period_s: float = 0.05  # time taken for a first command to be reached
+    nominal_period_s: float = 0.05  # the caller's: given to a first command, which has no predecessor
     min_period_s: float = 0.002  # a command that follows sooner replaces the one before
     reengage_speed_factor: float = 0.3  # of the speed limit, right after a stop or stale input
     reengage_s: float = 1.0  # until full speed is allowed again
@@ -116,7 +116,7 @@ class SafeRobot:
         margins = Margins(self.config.self_margin_m, self.config.table_margin_m, self.config.finger_margin_m)
         self._guard = SpaceGuard(rig, margins, arm)
         self._lock = threading.RLock()
-        self._stopped = self._closed = False
+        self._stopped = self._closed = self._released = False
         self._sent_ns: int | None = None  # last command; None: nothing sent, or the arm at rest since
         self._watched_ns: int | None = None  # last step of the watchdog, while it acts
         self._slow_since_ns: int | None = None  # re-engaging since then
@@ -182,7 +182,10 @@ class SafeRobot:
     def close(self) -> None:
         """Release the robot. Safe to call twice."""
         self.detach()
-        self._robot.close()
+        with self._lock:
+            released, self._released = self._released, True
+        if not released:
+            self._robot.close()
 
     # -- judgement -------------------------------------------------------------------------------------------------
 
