@@ -441,7 +441,7 @@ def start_over_table(height: float, pitch: float) -> tuple[FakeRobot, SafeRobot]
 def test_the_table_stops_the_arm_and_lets_it_leave(pitch: float) -> None:
     """Fist or flat hand: palm and fingertips come no nearer than their margins, and rising is never refused."""
     fake, robot = start_over_table(0.24, pitch)
-    answers = lower(robot, fake, 0.24, 55, pitch)
+    answers = lower(robot, fake, 0.24, 32, pitch)
     assert answers[0].flags == Safety.NONE
     blocked = [a for a in answers if Safety.TABLE in a.flags]
     assert blocked
