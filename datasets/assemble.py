@@ -20,7 +20,6 @@ from . import stats as st
 from . import video as vid
 from .episode import EncodedVideo, EpisodeInfo
 from .layout import (
-    CRC_COLUMN,
     OWN,
     STATS,
     TASKS,
@@ -60,7 +59,7 @@ class Item:
 def item_of(reader: DatasetReader, index: int, info: EpisodeInfo | None = None) -> Item:
     """An episode of a data set as it is, or with another description."""
     meta, row = reader.meta(index), reader.row(index)
-    ours = CRC_COLUMN.format(key="data") in row and meta.data_path == reader.root / data_file(index)
+    ours = (reader.root / OWN).exists() and meta.data_path == reader.root / data_file(index)
     return Item(
         meta,
         reader.root,

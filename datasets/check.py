@@ -20,7 +20,7 @@ from .check_episode import REPAIR, EpisodeCheck, Finding, check_entry, check_row
 from .home import journals_dir
 from .layout import DAMAGED, FILES_PER_CHUNK, OWN, STATS, TASKS, is_dataset, read_json, read_tasks, stats_of_row
 from .reader import DatasetReader, read_parquet
-from .schema import Schema
+from .schema import INDEX_COLUMNS, Schema
 from .schema_file import derive_schema, feature_difference, read_schema
 from .transaction import INFO
 
@@ -117,12 +117,13 @@ def _check_set(root: Path, schema: Schema, info: dict[str, Any], deep: bool) -> 
             yield Finding("error", file, f"describes episode {index}, which {entries[index][0]} does too", REPAIR)
         entries[index] = (file, row_or_error)
     parts, start, used = [], 0, set()
+    ours = (root / OWN).exists()
     for index in range(total):
         if index not in entries:
             yield Finding("error", "meta/episodes", f"has no entry of it: {INFO} counts {total}", REPAIR, index)
             continue
         file, row = entries[index]
-        episode = EpisodeCheck(root, schema, info["features"], tasks, index, start, row)
+        episode = EpisodeCheck(root, schema, info["features"], tasks, index, start, row, ours)
         used |= {file, episode.data_file, *(episode.video_file(key) for key in schema.video_keys)}
         yield from check_entry(episode, file)
         yield from check_rows(episode)
@@ -132,7 +133,7 @@ def _check_set(root: Path, schema: Schema, info: dict[str, Any], deep: bool) -> 
         start += episode.rows
     yield from _orphans(root, schema, used, total)
     yield from _totals(info, total, start, tasks)
-    yield from _statistics(root, parts)
+    yield from _statistics(root, parts, ours)
 
 
 def read_entries(root: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -171,7 +172,7 @@ def _totals(info: dict[str, Any], total: int, frames: int, tasks: list[str]) -> 
         yield Finding("error", TASKS, "holds a task twice", REPAIR)
 
 
-def _statistics(root: Path, parts: list[st.Stats]) -> Iterator[Finding]:
+def _statistics(root: Path, parts: list[st.Stats], ours: bool) -> Iterator[Finding]:
     try:
         found = st.from_json(read_json(root, STATS))
     except (DatasetError, AttributeError, TypeError, ValueError) as error:
@@ -180,7 +181,9 @@ def _statistics(root: Path, parts: list[st.Stats]) -> Iterator[Finding]:
     expected = st.aggregate(parts)
     for key in sorted(set(expected) ^ set(found)):
         yield Finding("error", STATS, f"{'lacks' if key in expected else 'has unknown'} {key}", REPAIR)
-    for key in sorted(set(expected) & set(found)):
+    # LeRobot's own edits move indices without their statistics.
+    skipped = set() if ours else {spec.key for spec in INDEX_COLUMNS}
+    for key in sorted((set(expected) & set(found)) - skipped):
         for name, value in expected[key].items():
             other = found[key].get(name)
             if other is None or other.shape != value.shape or not np.allclose(other, value, rtol=1e-5, atol=1e-7):
@@ -200,6 +203,8 @@ def assert_appendable(root: Path) -> None:
     if not is_dataset(root):
         return
     reader = DatasetReader(root)
+    if not (root / OWN).exists():
+        raise DatasetError(f"{root} was rewritten by another tool ({OWN} is missing): run `dataset repair` first.")
     total = len(reader)
     folders = ["data", "meta/episodes", *(f"videos/{key}" for key in reader.schema.video_keys)]
     for folder in folders:

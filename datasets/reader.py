@@ -18,7 +18,6 @@ from . import rle
 from .episode import EpisodeInfo
 from .layout import (
     DATA_PATTERN,
-    EPISODES_PATTERN,
     INFO_COLUMN,
     SOURCE_COLUMN,
     VIDEO_PATTERN,
@@ -71,6 +70,7 @@ class DatasetReader:
         self.info = read_json(root, INFO)
         self.tasks = read_tasks(root)
         self._rows: dict[int, dict[str, Any]] = {}
+        self._files: dict[int, Path] = {}
 
     def __len__(self) -> int:
         return int(self.info["total_episodes"])
@@ -136,11 +136,8 @@ class DatasetReader:
 
     def row(self, index: int) -> dict[str, Any]:
         """The line of ``meta/episodes`` as it stands there, with its statistics."""
-        path = self.root / EPISODES_PATTERN.format(
-            chunk_index=self._row(index)["meta/episodes/chunk_index"],
-            file_index=self._row(index)["meta/episodes/file_index"],
-        )
-        rows = read_parquet(path).to_pylist()
+        self._row(index)
+        rows = read_parquet(self._files[index]).to_pylist()
         return next(row for row in rows if row["episode_index"] == index)
 
     def _described(self, row: dict[str, Any], data: Path) -> EpisodeInfo:
@@ -166,6 +163,7 @@ class DatasetReader:
         names = [name for name in parquet_names(path) if not name.startswith("stats/")]
         for row in read_parquet(path, names).to_pylist():
             self._rows[int(row["episode_index"])] = row
+            self._files[int(row["episode_index"])] = path
 
 
 def parquet_names(path: Path) -> list[str]:

@@ -31,6 +31,7 @@ from .layout import (
     INFO_COLUMN,
     OWN,
     SOURCE_COLUMN,
+    crc32,
     data_file,
     episode_file,
     info_from_text,
@@ -40,7 +41,6 @@ from .layout import (
     read_json,
     read_tasks,
     stats_of_row,
-    video_file,
 )
 from .reader import EpisodeMeta, read_frames, read_parquet
 from .schema import FILES_PER_CHUNK, INDEX_COLUMNS, SUCCESS, Column, Schema, features
@@ -275,7 +275,8 @@ def _salvage(
 ) -> Item:
     """The episode as an item to keep. Raises DatasetError, in words, where its rows or a video are not whole."""
     known = row or _invented_row(root, schema, tasks, index)
-    episode = EpisodeCheck(root, schema, described, tasks, index, int(known["dataset_from_index"]), known)
+    ours = _is_ours(root, index, known)
+    episode = EpisodeCheck(root, schema, described, tasks, index, int(known["dataset_from_index"]), known, ours)
     problems = [*check_rows(episode)]
     for key in schema.video_keys:
         problems += check_video(episode, key, deep=False)
@@ -294,15 +295,19 @@ def _salvage(
     complete = not (numeric | set(videos)) - set(stats)
     if not complete:
         stats = _statistics(columns, videos, schema)
-    alone = CRC_COLUMN.format(key="data") in known or row is None
     start, source = int(known["dataset_from_index"]), str(known.get(SOURCE_COLUMN) or "")
     meta = EpisodeMeta(index, episode.rows, start, info, source, root / episode.data_file, videos)
-    moved = episode.data_file != data_file(index) or any(
-        episode.video_file(key) != video_file(key, index) for key in videos
-    )
     task = int(columns["task_index"][0])
-    whole = row is not None and complete and not problems and not moved and info == _stored(row) and alone
-    return Item(meta, root, columns, stats, info, task, alone, untouched=whole)
+    whole = row is not None and complete and not problems and info == _stored(row) and ours
+    return Item(meta, root, columns, stats, info, task, alone=ours, untouched=whole)
+
+
+def _is_ours(root: Path, index: int, row: dict[str, Any]) -> bool:
+    """Whether the episode's files are its own, one each; another tool may have put several into one."""
+    if (row["data/chunk_index"], row["data/file_index"]) != place(index):
+        return False
+    path, wanted = root / data_file(index), row.get(CRC_COLUMN.format(key="data"))
+    return (root / OWN).exists() or (path.exists() and crc32(path) == wanted)
 
 
 def _mends_itself(message: str) -> bool:
