@@ -73,7 +73,7 @@ class JournalWriter:
         if self.path.exists():
             raise DatasetError(f"{self.path} exists: a journal is never written over; move or delete it")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._check_space(0)
+        self._check_space()
         partial = self.path.with_name(self.path.name + ".part")
         try:
             file = h5py.File(partial, "w", libver="latest")
@@ -170,13 +170,14 @@ class JournalWriter:
                 return
 
     def _flush(self, batch: dict[str, list[Any]]) -> None:
-        self._check_space(sum(len(values[1]) for name in self._heaps for _, values in batch.get(name, ())))
         for name, items in batch.items():
             if name in self._tables:
                 _append(self._sets[name], np.array([values for _, values in items], self._tables[name]))
             else:
                 self._append_heap(name, items)
         self._file.flush()
+        # After the flush: the reserve is there to take what had come in.
+        self._check_space()
 
     def _detach(self) -> None:
         """Let HDF5 go on with a copy in memory after the disk refused a write.
@@ -203,10 +204,10 @@ class JournalWriter:
         _append(self._sets[f"{name}/index"], rows)
         self._heap_ends[name] = end
 
-    def _check_space(self, needed: int) -> None:
+    def _check_space(self) -> None:
         disk = os.statvfs(self.path.parent)
         free = disk.f_bavail * disk.f_frsize
-        if free - needed < self.config.min_free_mb * _MB:
+        if free < self.config.min_free_mb * _MB:
             raise StorageError(
                 f"recording stopped: {free / _MB:.0f} MB are free in {self.path.parent} and "
                 f"{self.config.min_free_mb:.0f} MB are kept in reserve. What was recorded until then is whole; free "
