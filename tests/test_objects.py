@@ -23,6 +23,7 @@ from dexloop.hardware.twin.objects import (
 from dexloop.hardware.twin.objects.catalogue import MASS_KG, cell_of, split_of
 from dexloop.hardware.twin.objects.grasp_info import GRASP_WIDTH_M, hull_points, smallest_rectangle
 from dexloop.hardware.twin.objects.meshes import box_mesh, hull, lathe, sweep
+from dexloop.hardware.twin.objects.surface import part_triangles
 from dexloop.hardware.twin.textures import COLOURS, PATTERNS, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -243,6 +244,35 @@ def test_meshes_are_closed_and_face_outwards() -> None:
     found = hull(corners)
     assert found.volume_m3 > 0
     assert hull(found.vertices).volume_m3 == pytest.approx(found.volume_m3)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_skin_faces_the_camera(family: str) -> None:
+    """Rays from outside: renderers cull triangles that face away, so the first hit of each must face its eye."""
+    shape = shape_of(one_of(family))
+    triangles = np.concatenate([part_triangles(part) for part in shape.visibles])  # (F, 3, 3)
+    rng = np.random.default_rng(1)
+    eyes = rng.normal(size=(60, 3))
+    eyes /= np.linalg.norm(eyes, axis=1, keepdims=True)
+    aims = rng.uniform(-0.45, 0.45, (60, 3)) * shape.size_m
+    a, ab, ac = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    normal = np.cross(ab, ac)
+    wrong = 0
+    for eye, aim in zip(eyes, aims, strict=True):
+        direction = aim - eye
+        p = np.cross(direction, ac)
+        det = np.einsum("ij,ij->i", ab, p)
+        det = np.where(np.abs(det) < 1e-14, np.inf, det)
+        u = np.einsum("ij,ij->i", eye - a, p) / det
+        q = np.cross(eye - a, ab)
+        v = q @ direction / det
+        t = np.einsum("ij,ij->i", ac, q) / det
+        t = np.where((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0), t, np.inf)
+        hit = int(np.argmin(t))
+        if np.isfinite(t[hit]):
+            nearest = t < t[hit] + 1e-4  # two skins may touch, as a cover and its pages
+            wrong += bool(np.all(normal[nearest] @ direction > 0))
+    assert wrong == 0
 
 
 @pytest.mark.parametrize("pattern", sorted(PATTERNS))

@@ -20,18 +20,17 @@ def _build_can(p: Params) -> list[Part]:
     r, h = p["diameter"] / 2, p["height"]
     rim = 0.0025
     wall = np.array([[r - 0.003, -h / 2 + rim], [r, -h / 2 + 2 * rim], [r, h / 2 - 2 * rim], [r - 0.003, h / 2 - rim]])
-    ends = []
-    for sign in (-1, 1):
-        edge = np.array(
-            [
-                [0, h / 2 - 0.003],
-                [r - 0.006, h / 2 - 0.003],
-                [r - 0.005, h / 2],
-                [r - 0.003, h / 2],
-                [r - 0.003, h / 2 - rim],
-            ]
-        )
-        ends.append(look_of(lathe(edge if sign > 0 else edge[::-1] * [1, -1]), "metal"))
+    edge = np.array(
+        [
+            [0, -h / 2 + 0.003],
+            [r - 0.006, -h / 2 + 0.003],
+            [r - 0.005, -h / 2],
+            [r - 0.003, -h / 2],
+            [r - 0.003, -h / 2 + rim],
+        ]
+    )
+    # The lid is the bottom turned over: listed from the rim inwards, so that it faces up.
+    ends = [look_of(lathe(edge), "metal"), look_of(lathe(edge[::-1] * [1, -1]), "metal")]
     return [look_of(lathe(wall)), *ends, *cylinder(r, h)[1:]]
 
 
