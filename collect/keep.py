@@ -17,7 +17,7 @@ from ..datasets.journal import compact, journals
 from ..datasets.reader import DatasetReader
 from ..datasets.writer import DatasetWriter
 from .session import Phase
-from .studio import StudioConfig, Take
+from .studio import PEOPLE, StudioConfig, Take
 
 ENDING = ".journal.h5"
 RAW = "raw"  # folder beside the data: every stream of an episode at its own rate, without pictures
@@ -43,7 +43,8 @@ class Keeper:
             TextColumn("episodes"),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            # A person's lines would be lost between the bar's.
+            disable=not self._console.is_terminal or config.operator in PEOPLE,
         )
         self._progress = self._bar.add_task("episodes", total=episodes)
         self.tell: Callable[[str], None] = self._console.print

@@ -169,7 +169,7 @@ class Studio:
             else:
                 from .operators.keyboard import KeyboardOperator
 
-                self._operator = KeyboardOperator(world.rig)
+                self._operator = KeyboardOperator(world.rig, tell=self._tell)
         return self._operator
 
     def _info(self, scene: SceneSpec, attempt: int) -> EpisodeInfo:
