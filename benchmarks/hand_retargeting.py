@@ -71,6 +71,7 @@ class Method:
     run: PeerRun
     own_tips_m: Array  # (N, 5, 3)
     unfiltered: Array  # (N, 6)
+    shipped: Array | None = None  # (N, 6) with the hand's own speed limit inside the filter, where the method has one
 
 
 class Judge:
@@ -158,8 +159,12 @@ def all_methods(keypoints_m: Array, time_s: Array, kinematics: HandKinematics) -
     for label, calibration in (("ours", calibrated), ("ours uncalibrated", HandCalibration())):
         raw = run_ours(keypoints_m, time_s, calibration, unfiltered, kinematics)
         smooth = run_ours(keypoints_m, time_s, calibration, filtered, kinematics)
+        shipped = run_ours(keypoints_m, time_s, calibration, HandRetargetConfig(), kinematics)
         tips = calibration.tips_m(palm_axes)
-        methods += [Method(label, smooth, tips, raw.opening), Method(f"{label}, unfiltered", raw, tips, raw.opening)]
+        methods += [
+            Method(label, smooth, tips, raw.opening, shipped.opening),
+            Method(f"{label}, unfiltered", raw, tips, raw.opening),
+        ]
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("vector", "dexpilot"):
             tips = SCALE * palm_axes[:, TIPS]
@@ -221,7 +226,9 @@ def main(config: HandRetargetingBenchmark) -> None:
     judge = Judge(in_palm_axes(keypoints_m), recording.rate_hz, kinematics)
     methods = all_methods(keypoints_m, time_s, kinematics)
     commands = [judge.row(m, m.run.opening, m.unfiltered) for m in methods]
-    moved = [judge.row(m, judge.moved(m.run.opening), m.unfiltered) for m in methods]
+    moved = [
+        judge.row(m, judge.moved(m.run.opening if m.shipped is None else m.shipped), m.unfiltered) for m in methods
+    ]
     hands = other_hands(keypoints_m, time_s, kinematics)
     print(f"{len(keypoints_m)} frames at {recording.rate_hz:.0f} Hz, {int(judge.pinched.sum())} of them an index pinch")
     print(table(commands, "\nCommands (no speed limit)"))

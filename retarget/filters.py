@@ -77,9 +77,9 @@ class FollowerConfig:
 
     stiffness_rad_s: float = 9.0
     """Natural frequency at rest."""
-    stiffness_per_speed: float = 0.3
+    stiffness_per_speed: float = 1.0
     """Rise of the natural frequency (rad/s) per unit/s of input speed."""
-    urgent_stiffness_rad_s: float = 22.0
+    urgent_stiffness_rad_s: float = 18.0
     """Natural frequency where the caller says that it is urgent."""
     lead: float = 0.6
     """Share of the input's speed that is fed forward: 0 = none, 1 = no lag behind a steady motion."""
