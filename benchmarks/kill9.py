@@ -6,12 +6,14 @@ at a uniformly random moment and another is started on the same set, after ``rep
 
 - no episode that had been reported as saved may be missing or differ by a byte;
 - ``check`` must pass after ``repair``;
-- of the episode that was running, every stream in the journal may lack 0.5 s at most.
+- of the episode that was running, every stream in the journal may lack 0.5 s at most: the time from the newest
+  reading in the journal to the newest that had been captured, which the session notes in memory that outlives it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json as jsonlib
 import multiprocessing
 import os
@@ -38,9 +40,12 @@ from dexloop.datasets.repair import repair
 from dexloop.datasets.schema import CameraSchema, Schema
 from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.clock import NS
-from dexloop.hardware.values import Command
+from dexloop.hardware.errors import DexLoopError
+from dexloop.hardware.values import ArmState, Command, Frame, HandState
+from numpy.typing import NDArray
 
 CAMERAS = ("head", "wrist")
+STREAMS = (*CAMERAS, "arm", "hand")
 RATE_HZ = 20
 LIMIT_S = 0.5
 TARGET = 1
@@ -99,6 +104,7 @@ def session(root: Path, log: Path, width: int, episode_s: float, seed: int) -> N
     target[40:80, 60:120] = TARGET
     cameras = [SyntheticCamera(name, pictures, segmentation=[target]) for name in CAMERAS]
     with ThreadedRig(cameras) as rig:
+        note_captures(rig, captures_file(log))
         report(event="ready")
         for number in range(1_000_000):
             journal = journals_dir(root) / f"{os.getpid()}-{number:03d}.journal.h5"
@@ -119,6 +125,27 @@ def session(root: Path, log: Path, width: int, episode_s: float, seed: int) -> N
             compact(journal, root / "raw" / f"episode_{index:06d}.h5")
             journal.unlink()
             report(event="done")
+
+
+def captures_file(log: Path) -> Path:
+    """Where a session notes the newest capture time of each stream, in memory that outlives it."""
+    return log.with_suffix(".captured")
+
+
+def note_captures(rig: ThreadedRig, path: Path) -> None:
+    """Keep the newest capture time of each of STREAMS in a mapped file, up to date at any moment of a kill."""
+    newest = np.memmap(path, np.int64, "w+", shape=(len(STREAMS),))
+    for place, camera in enumerate(rig.cameras):
+        camera.subscribe(functools.partial(_note_frame, newest, place))
+    rig.robot.subscribe(functools.partial(_note_reading, newest))
+
+
+def _note_frame(newest: NDArray[np.int64], place: int, frame: Frame) -> None:
+    newest[place] = frame.captured_ns
+
+
+def _note_reading(newest: NDArray[np.int64], reading: ArmState | HandState) -> None:
+    newest[STREAMS.index("arm" if isinstance(reading, ArmState) else "hand")] = reading.captured_ns
 
 
 def digest(root: Path, index: int) -> list[int]:
@@ -142,7 +169,6 @@ def kill_once(root: Path, saved: dict[int, list[int]], life_s: float, options: K
     assert child.pid is not None
     if not child.is_alive():
         tally.problems.append(f"kill {tally.kills}: the session had ended by itself with {child.exitcode}")
-    killed_ns = time.monotonic_ns()
     with contextlib.suppress(ProcessLookupError):
         os.kill(child.pid, signal.SIGKILL)
     child.join()
@@ -152,11 +178,11 @@ def kill_once(root: Path, saved: dict[int, list[int]], life_s: float, options: K
         if event["event"] == "saved":
             saved[event["index"]] = event["digest"]
             tally.saved += 1
-    _look_at_journal(events, killed_ns, tally)
+    _look_at_journal(events, log, tally)
     _look_at_set(root, saved, tally)
 
 
-def _look_at_journal(events: list[dict[str, Any]], killed_ns: int, tally: Tally) -> None:
+def _look_at_journal(events: list[dict[str, Any]], log: Path, tally: Tally) -> None:
     """How much of the episode that was running is missing from its journal."""
     last = events[-1]["event"]
     tally.killed_recording += last == "begin"
@@ -164,21 +190,25 @@ def _look_at_journal(events: list[dict[str, Any]], killed_ns: int, tally: Tally)
     tally.killed_idle += last in ("ready", "saved", "done")
     if last not in ("begin", "end"):
         return
+    missing_s: dict[str, float] = {}
     begin = next(event for event in reversed(events) if event["event"] == "begin")
-    # Recording stopped with the kill, or with the end of the episode.
-    until_ns = killed_ns if last == "begin" else events[-1]["end_ns"]
+    captured = np.fromfile(captures_file(log), np.int64)
+    if last == "end":  # what came after the end belongs to no episode
+        captured = np.minimum(captured, events[-1]["end_ns"])
     try:
         with JournalReader(Path(begin["journal"])) as reader:
-            newest = [int(reader.table(name)["captured_ns"].max(initial=begin["begin_ns"])) for name in ("arm", "hand")]
-            for name in CAMERAS:
-                rows = reader.index(f"cameras/{name}/colour")
-                reader.payloads(f"cameras/{name}/colour", rows)
-                newest.append(int(rows["captured_ns"].max(initial=begin["begin_ns"])))
-    except Exception as error:
+            for stream, captured_ns in zip(STREAMS, captured.tolist(), strict=True):
+                heap = f"cameras/{stream}/colour"
+                rows = reader.index(heap) if stream in CAMERAS else reader.table(stream)
+                if stream in CAMERAS:
+                    reader.payloads(heap, rows)
+                newest_ns = int(rows["captured_ns"].max(initial=begin["begin_ns"]))
+                missing_s[stream] = max(0, captured_ns - newest_ns) / NS
+    except DexLoopError as error:
         tally.unreadable_journals += 1
-        tally.problems.append(f"kill {tally.kills}: {error!r}")
+        tally.problems.append(f"kill {tally.kills}: {error}")
         return
-    tally.missing_s.append((until_ns - min(newest)) / NS)
+    tally.missing_s.append(max(missing_s.values()))
 
 
 def _look_at_set(root: Path, saved: dict[int, list[int]], tally: Tally) -> None:
