@@ -89,6 +89,10 @@ class CollisionModel:
         best = [int(np.argmin(exact[:split])), split + int(np.argmin(exact[split:]))]
         return [(float(exact[k]), (self._names[body[k]], self._box_names[box[k]])) for k in best]
 
+    def sweep_m(self, q_from: Array, q_to: Array) -> float:
+        """No point of the robot moves further than this while the joints go from one (7,) to the other."""
+        return float(np.abs(q_to - q_from) @ self._lever)
+
     def world_T_palm(self, arm_q: ArrayLike) -> Transform:
         """(4, 4) at joint angles (7,) rad."""
         return self._world_T_base @ self.arm.fk(arm_q) @ self._flange_T_palm
@@ -134,7 +138,20 @@ class CollisionModel:
         points = self.hand.keypoints(np.ones(6))[self._phalanges]  # (10, 2, 3): phalanges keep their lengths
         lengths += np.linalg.norm(points[:, 1] - points[:, 0], axis=-1).tolist()
         self._half_length = 0.5 * np.array(lengths)[:, None]
+        self._lever = self._levers(mount)
         self._names = (*names, *_PHALANX_NAMES)
+
+    def _levers(self, mount: ArmMount) -> Array:
+        """(7,) m: the furthest that a point of the robot can be from each joint's axis."""
+        palm = np.concatenate([self.hand.keypoints(np.full(6, opening)) for opening in (0.0, 0.5, 1.0)])
+        in_flange = palm @ mount.flange_T_palm[:3, :3].T + mount.flange_T_palm[:3, 3]
+        in_flange = np.concatenate([in_flange, self._ends[self._frame == 7].reshape(-1, 3)])
+        beside = float(np.linalg.norm(in_flange[:, :2], axis=-1).max()) + self._finger_radius
+        beyond = float(np.linalg.norm(in_flange, axis=-1).max()) + self._finger_radius
+        lengths = [float(np.linalg.norm(link.origin_m)) for link in mount.arm.links]
+        wrist = lengths[6] + beyond
+        elbow, shoulder = wrist + lengths[4], wrist + lengths[4] + lengths[2]
+        return np.array([shoulder, shoulder, elbow, elbow, wrist, wrist, beside])
 
     def _pair_bodies(self) -> None:
         """Body pairs whose distance means something: three or more joints apart."""

@@ -239,18 +239,24 @@ class SafeRobot:
         if not flag:
             return plan, Safety.NONE, ""
         here = np.array([motion.x for motion in self._base])
-        shorter = self._plan(here + 0.3 * (target - here), h, bounds)
+        # Short enough for no joint to be limited on its own from rest: then all move in proportion, and the way is the
+        # straight one towards the target, which leads away from a violation if the target does.
+        reach = 0.5 * bounds[0].acceleration * h * h / max(float(np.abs(target - here).max()), 1e-9)
+        shorter = self._plan(here + min(reach, 0.3) * (target - here), h, bounds)
         if not self._check(shorter, hand)[0]:
             return shorter, flag, reason
         still = _Plan(tuple(brake(m, h, b) for m, b in zip(self._base, bounds, strict=True)), Safety.NONE)
-        self._check(still, hand)  # what the next step is compared with, where it is no worse
+        self._guard.braked(self._rest_of(still), hand)
         return still, flag, reason
 
     def _check(self, plan: _Plan, hand: Array) -> tuple[Safety, str]:
         """Whether the configuration in which the plan comes to rest is admissible."""
+        return self._guard.judge(plan.q, self._rest_of(plan), hand)
+
+    def _rest_of(self, plan: _Plan) -> Array:
+        """(7,) rad where the joints come to rest after the plan."""
         offsets = [rest_offset(m.v, m.a, b) for m, b in zip(plan.motions, self._bounds, strict=True)]
-        lower, upper = self._limits
-        return self._guard.judge(np.clip(plan.q + offsets, lower, upper), hand)
+        return np.clip(plan.q + offsets, *self._limits)
 
     def _hand_step(self, asked: Array, h: float) -> tuple[Array, Safety]:
         """Openings in range; after a stop the fingers approach what is asked at a limited rate."""

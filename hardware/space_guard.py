@@ -1,19 +1,35 @@
-"""Whether a configuration is admissible in space: workspace box and clearances, never stuck in a violation."""
+"""Whether a configuration is admissible in space: workspace box and clearances, and never stuck in a violation.
+
+Four measures are kept: how far the palm is outside its box (as a negative number), and the three clearances of
+:class:`dexloop.hardware.collision.Clearance`. A measure is admissible where it
+
+- is at least its margin; or, if the start was inside a margin, at least that start (less a little, since a straight way
+  out in joint angles may begin with a dip), or the best that has been reached since; or
+- is no less than it is now: what leads away from a violation is never refused.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .collision import Clearance, CollisionModel
+from .collision import CollisionModel
 from .description import RigDescription
 from .values import Safety
 
 Array = NDArray[np.float64]
 
-_NO_WORSE_M = 1e-7  # a clearance may shrink by this much (rounding) and still count as kept
+_ROUNDING_M = 1e-7
+_DIP_M = 0.004  # below a start inside a margin
+# On its way to a rest that keeps the margins the arm may cut into them by this much: joints do not stop in step, so the
+# way is a little curved, and a rest at the margin would otherwise often be refused.
+_WAY_SLACK_M = 0.004
+_SAMPLE_M = 0.05  # of the sweep that the clearance at rest does not cover, per configuration looked at
+_MAX_SAMPLES = 4
+_FLAGS = (Safety.WORKSPACE, Safety.SELF_COLLISION, Safety.TABLE, Safety.TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,58 +43,85 @@ class Margins:
 
 @dataclass(frozen=True, slots=True)
 class _Space:
-    """How a configuration stands. The larger each number the better."""
+    """How a configuration stands."""
 
-    workspace_m: float  # 0 inside the box, minus the palm's distance from it outside
-    clearance: Clearance
+    measures: Array  # (4,) m: workspace (0 inside), self, table, finger. The larger the better.
+    pairs: tuple[tuple[str, str], ...]  # of the three clearances
 
 
 class SpaceGuard:
-    """Judges rest configurations one after the other: each must obey the margins, or not be worse than the last."""
+    """Judges rest configurations one after the other."""
 
     def __init__(self, rig: RigDescription, margins: Margins, arm: int = 0) -> None:
         self._model = CollisionModel(rig, arm)
-        self._margins = margins
+        self._margins = np.array([0.0, margins.self_m, margins.table_m, margins.finger_m])
         self._box = np.array(rig.workspace_m).reshape(3, 2)  # x, y, z: low, high
 
     def start_from(self, q: Array, hand: Array) -> None:
         """Take the configuration (7,) rad, (6,) as it is, admissible or not."""
-        self._q, self._hand, self._space = q, hand.copy(), self._measure(q, hand)
+        self._settle(q, hand, self._measure(q, hand))
+        self._best = self._space.measures
 
-    def judge(self, q: Array, hand: Array) -> tuple[Safety, str]:
-        """The violated rule and a sentence, or (NONE, "") where the configuration is admissible: it is then the one
-        that the next is compared with.
+    def judge(self, q_next: Array, q_rest: Array, hand: Array) -> tuple[Safety, str]:
+        """The violated rule and a sentence, or (NONE, "") where a step to ``q_next`` that can come to rest in
+        ``q_rest`` is admissible: the robot is then taken to go there.
 
         Only the arm is judged. Fingers that close on the table push with the hand's own small force, and must be able
-        to grasp what lies there: the comparison is with the last arm configuration and the fingers as they are now.
+        to grasp what lies there: what they change is taken as it is.
         """
-        if np.array_equal(q, self._q) and np.array_equal(hand, self._hand):
+        if np.array_equal(q_rest, self._q) and np.array_equal(hand, self._hand):
             return Safety.NONE, ""
-        space = self._measure(q, hand)
-        flag, reason = self._compare(space, self._space)
+        space = self._measure(q_rest, hand)
+        flag, reason = self._compare(space, 0.0)
         if flag and not np.array_equal(hand, self._hand):
-            self._hand, self._space = hand.copy(), self._measure(self._q, hand)
-            flag, reason = self._compare(space, self._space)
+            self._settle(self._q, hand, self._measure(self._q, hand))
+            self._best = np.minimum(self._best, self._space.measures)
+            flag, reason = self._compare(space, 0.0)
         if not flag:
-            self._q, self._hand, self._space = q, hand.copy(), space
+            flag, reason = self._judge_way(q_next, q_rest, hand, space)
+        if not flag:
+            self._settle(q_rest, hand, space)
+            self._best = np.maximum(self._best, space.measures)
         return flag, reason
+
+    def braked(self, q_rest: Array, hand: Array) -> None:
+        """The arm brakes to ``q_rest``, whatever that means: what comes next is compared with it."""
+        if not (np.array_equal(q_rest, self._q) and np.array_equal(hand, self._hand)):
+            self._settle(q_rest, hand, self._measure(q_rest, hand))
+
+    def _settle(self, q: Array, hand: Array, space: _Space) -> None:
+        self._q, self._hand, self._space = q, hand.copy(), space
+
+    def _judge_way(self, q_next: Array, q_rest: Array, hand: Array, at_rest: _Space) -> tuple[Safety, str]:
+        """The way to the rest, where it is so long that something could lie in it."""
+        sweep = self._model.sweep_m(q_next, q_rest)
+        spare = float((at_rest.measures - self._margins)[1:].min()) + _WAY_SLACK_M
+        if sweep <= spare:
+            return Safety.NONE, ""
+        n = min(math.ceil((sweep - max(spare, 0.0)) / _SAMPLE_M), _MAX_SAMPLES)
+        for k in range(n):
+            between = q_next + (k / n) * (q_rest - q_next)
+            flag, reason = self._compare(self._measure(between, hand), _WAY_SLACK_M)
+            if flag:
+                return flag, reason
+        return Safety.NONE, ""
 
     def _measure(self, q: Array, hand: Array) -> _Space:
         palm = self._model.world_T_palm(q)[:3, 3]
         outside = np.maximum(np.maximum(self._box[:, 0] - palm, palm - self._box[:, 1]), 0.0)
-        return _Space(-float(np.linalg.norm(outside)), self._model.distances(q, hand))
+        clearance = self._model.distances(q, hand)
+        measures = [-float(np.linalg.norm(outside)), clearance.self_m, clearance.table_m, clearance.finger_m]
+        return _Space(np.array(measures), (clearance.self_pair, clearance.table_pair, clearance.finger_pair))
 
-    def _compare(self, new: _Space, old: _Space) -> tuple[Safety, str]:
-        if new.workspace_m < old.workspace_m - _NO_WORSE_M:
-            return Safety.WORKSPACE, f"the palm would be {-1e3 * new.workspace_m:.0f} mm outside the workspace"
-        a, b, margins = new.clearance, old.clearance, self._margins
-        checks = (
-            (a.self_m, b.self_m, margins.self_m, a.self_pair, Safety.SELF_COLLISION),
-            (a.table_m, b.table_m, margins.table_m, a.table_pair, Safety.TABLE),
-            (a.finger_m, b.finger_m, margins.finger_m, a.finger_pair, Safety.TABLE),
-        )
-        for value, before, margin, pair, flag in checks:
-            if value < min(margin, before) - _NO_WORSE_M:
-                text = f"{pair[0]} would come to {1e3 * value:.0f} mm from {pair[1]} (margin {1e3 * margin:.0f} mm)"
-                return flag, text
-        return Safety.NONE, ""
+    def _compare(self, new: _Space, slack_m: float) -> tuple[Safety, str]:
+        """The first measure that is not admissible."""
+        needed = np.where(self._best < self._margins, self._best - _DIP_M, self._margins) - slack_m
+        fails = (new.measures < needed - _ROUNDING_M) & (new.measures < self._space.measures)
+        if not fails.any():
+            return Safety.NONE, ""
+        k = int(np.argmax(fails))
+        value, margin = 1e3 * new.measures[k], 1e3 * self._margins[k]
+        if k == 0:
+            return _FLAGS[k], f"the palm would be {-value:.0f} mm outside the workspace"
+        one, other = new.pairs[k - 1]
+        return _FLAGS[k], f"{one} would come to {value:.0f} mm from {other} (margin {margin:.0f} mm)"
