@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from dexloop.datasets import rle, video
 from dexloop.datasets.episode import AlignedEpisode, EncodedVideo, EpisodeInfo
@@ -82,14 +84,15 @@ def columns(schema: Schema, rows: int, seed: int, success: int, start_ns: int = 
     return out
 
 
+@functools.cache
 def make_episode(
     seed: int = 0,
     rows: int = 20,
     schema: Schema = SCHEMA,
     task: str = "grasp the red cup",
     success: bool | None = True,
-    extra: dict[str, object] | None = None,
 ) -> AlignedEpisode:
+    """Different in every number and pixel for every seed. Shared between tests: copy what you change."""
     videos = {}
     for i, camera in enumerate(schema.cameras):
         videos[camera.key] = encode_colour(pictures(rows, camera.height, camera.width, 10 * seed + i))
@@ -97,5 +100,5 @@ def make_episode(
             counts = depth_counts(rows, camera.height, camera.width, 10 * seed + i)
             videos[camera.depth_key] = encode_depth(counts, camera.depth_unit_m)
     label = {None: -1, False: 0, True: 1}[success]
-    info = EpisodeInfo(task, success, "a note", "script", schema.robot_type, seed, extra or {"scene": {"objects": 2}})
+    info = EpisodeInfo(task, success, "a note", "script", schema.robot_type, seed, {"scene": {"objects": 2}})
     return AlignedEpisode(float(schema.rate_hz), columns(schema, rows, seed, label), videos, info)

@@ -142,7 +142,7 @@ def test_killed_at_every_step_it_is_done_or_not_begun(made: Path, tmp_path: Path
     names: list[str] = []
     change(Path(shutil.copytree(made, tmp_path / "whole")), names.append)
     # Every step around the commit point, and a spread of the many renames.
-    chosen = sorted({*range(0, len(names), 5), *(i for i, name in enumerate(names) if "installed" not in name)})
+    chosen = sorted({*range(0, len(names), 12), *(i for i, name in enumerate(names) if "installed" not in name)})
     for number in chosen:
         root = Path(shutil.copytree(made, tmp_path / f"set{number}"))
         left = [number]

@@ -22,6 +22,8 @@ KEPT = {"entry missing", "entry truncated", "info missing", "info cut", "too man
 KEPT |= {"frames wrong", "stats missing", "stats wrong", "stats of too few", "tasks missing", "task lost", "schema cut"}
 KEPT |= {"orphan data", "orphan video", "entry of another"}
 LOST = set(DAMAGE) - KEPT - {"half-done change"}
+# One of each way to be lost; the others run with -m slow.
+QUICK = {"data missing", "data flipped", "video truncated", "video flipped", "video too short", "NaN", "row of another"}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ def test_damage_around_the_episodes_is_mended_without_loss(root: Path, kind: str
     assert info.extra == {"scene": {"objects": 2}}
 
 
-@pytest.mark.parametrize("kind", sorted(LOST))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in sorted(LOST)]
+)
 def test_an_episode_that_is_not_whole_moves_aside_and_the_rest_stays(root: Path, kind: str) -> None:
     DAMAGE[kind][0](root)
     before = sizes(root)
