@@ -23,6 +23,7 @@ from .filters import Follower, FollowerConfig
 
 Array = NDArray[np.float64]
 
+STILL_M, STILL_RAD = 1e-6, 1e-6
 LONG_GAP_S = 0.5  # after a longer pause between samples the arm does not try to make up for it
 
 
@@ -99,7 +100,7 @@ class WristRetargeter:
         self._palm_T_flange = inverse(mount.flange_T_palm)
         box = np.array(workspace_m, float)
         self._low, self._high = box[::2], box[1::2]
-        self._shoulder_m, self._reach_m, self._tool_m = _reach_of(mount)
+        self._shoulder_m, self._reach_m, self._tool_m = _reach_of(mount)  # (3,), (2,) nearest and farthest, scalar
         self._speeds = mount.arm.speeds
         self._align = np.array(self.config.world_R_operator).reshape(3, 3)
         self._follower = Follower(self.config.follower) if self.config.follower else None
@@ -183,7 +184,7 @@ class WristRetargeter:
         arm = wrist - self._shoulder_m
         distance = float(np.linalg.norm(arm))
         margin = self.config.reach_margin_m
-        within = float(soft_clip(np.array([distance]), np.array([-1.0]), np.array([self._reach_m]), margin)[0])
+        within = float(soft_clip(np.array([distance]), self._reach_m[:1], self._reach_m[1:], margin)[0])
         if within == distance:
             return world_T_palm
         shift = self._world_T_base[:3, :3] @ (arm * (within / distance - 1.0))
@@ -200,6 +201,9 @@ class WristRetargeter:
         """Set the solution for the farthest pose between the last aim and this one that needs no change of branch."""
         assert self._solved is not None
         last, share, whole = self._aimed, 1.0, True
+        move, turn = pose_error(last, aim)
+        if move < STILL_M and turn < STILL_RAD:
+            return IkStatus.OK  # an operator who holds still does not see the elbow wander
         for _ in range(4):
             pose = aim if whole else interpolate(last, aim, share)
             result = self.kinematics.ik(self._base_T_world @ pose @ self._palm_T_flange, self._solved)
@@ -231,8 +235,12 @@ def soft_clip(value: Array, low: Array, high: Array, margin: float) -> Array:
     return value - drawn_in + drawn_up
 
 
-def _reach_of(mount: ArmMount) -> tuple[Array, float, float]:
-    """(shoulder (3,) m in the base, shoulder-to-wrist reach m, wrist-to-flange m) of a spherical-roll-spherical arm."""
-    arm = mount.arm
-    lengths = [float(np.linalg.norm(link.origin_m)) for link in arm.links]
-    return np.array(arm.links[0].origin_m), lengths[2] + lengths[4], lengths[6]
+def _reach_of(mount: ArmMount) -> tuple[Array, Array, float]:
+    """Shoulder (3,) m in the base, least and greatest distance (2,) m of the wrist from it, wrist to flange m.
+
+    Of a spherical-roll-spherical arm: greatest with the elbow straight, least with the elbow at its limit.
+    """
+    links = mount.arm.links
+    upper, lower, tool = (float(np.linalg.norm(links[i].origin_m)) for i in (2, 4, 6))
+    least = np.sqrt(upper**2 + lower**2 + 2 * upper * lower * np.cos(links[3].limit_rad))
+    return np.array(links[0].origin_m), np.array([least, upper + lower]), tool
