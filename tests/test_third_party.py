@@ -98,13 +98,31 @@ def test_an_mjcf_object_is_posed_by_its_centre_and_keeps_its_looks(folder: Path)
     model = spec.compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    tops = data.geom_xpos[:, 2]
-    assert tops.max() + 0.02 == pytest.approx(0.11, abs=1e-6)  # the sphere's top
-    assert tops.min() - 0.04 == pytest.approx(0.0, abs=1e-6)  # the box's bottom
-    np.testing.assert_allclose(data.geom_xpos[:, :2], [[0.3, 0.1]] * 2, atol=1e-9)
-    assert np.all(model.geom_priority == 1)
-    assert np.all(model.geom_condim == 6)
+    solid = model.geom_contype > 0
+    assert np.all(model.geom_bodyid[solid] == model.body("object_0").id), "contacts are the free body's own"
+    for owned in (solid, ~solid):  # what collides and what is seen lie in the same place
+        heights = data.geom_xpos[owned, 2]
+        assert heights.max() + 0.02 == pytest.approx(0.11, abs=1e-6)  # the sphere's top
+        assert heights.min() - 0.04 == pytest.approx(0.0, abs=1e-6)  # the box's bottom
+        np.testing.assert_allclose(data.geom_xpos[owned, :2], [[0.3, 0.1]] * 2, atol=1e-9)
+    assert np.all(model.geom_priority[solid] == 1)
+    assert np.all(model.geom_condim[solid] == 6)
     np.testing.assert_allclose(model.mat_rgba[0], (0.1, 0.25, 0.75, 1), atol=1e-6)
+
+
+def test_an_mjcf_object_weighs_and_balances_as_its_file_says(folder: Path) -> None:
+    toy = ObjectLibrary(folder, LibraryConfig(unit="mm", split="test")).objects[2]
+    spec = mujoco.MjSpec()
+    add_object(spec, toy, np.eye(4), "object_0")
+    model = spec.compile()
+    body = model.body("object_0").id
+    box, ball = 300 * 0.06 * 0.04 * 0.08, 300 * 4 / 3 * np.pi * 0.02**3
+    com = 0.05 * ball / (box + ball)  # above the box's middle, which lies 1.5 cm below the object's centre
+    np.testing.assert_allclose(model.body_ipos[body], (0, 0, com - 0.015), atol=1e-6)
+    sides = np.array([0.06, 0.04, 0.08])
+    moments = box / 12 * (np.square(sides).sum() - np.square(sides)) + 0.4 * ball * 0.02**2
+    moments[:2] += box * com**2 + ball * (0.05 - com) ** 2
+    np.testing.assert_allclose(np.sort(model.body_inertia[body]), np.sort(moments), rtol=1e-4)
 
 
 def test_the_manifest_overrules_names_and_masses(folder: Path) -> None:
@@ -116,7 +134,7 @@ def test_the_manifest_overrules_names_and_masses(folder: Path) -> None:
     add_object(spec, toy, np.eye(4), "object_0")
     model = spec.compile()
     assert model.body("object_0").subtreemass[0] == pytest.approx(0.2, rel=1e-3)
-    assert np.all(model.geom_friction[:, 0] == 0.9)
+    assert np.all(model.geom_friction[model.geom_contype > 0, 0] == 0.9)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from ..geometry import Transform, matrix_to_quat
+from ..geometry import matrix_to_quat
 from .mesh_files import SIZE_M
 from .objects.meshes import hull
 from .objects.parts import Part, Shape
@@ -35,32 +35,33 @@ class MjcfObject:
 
     path: Path
     key: str
-    shape: Shape
+    shape: Shape  # the colliding geoms of all its bodies
     center_m: Array  # (3,) bounding box centre in the body's frame
     mass_kg: float
+    com_m: Array  # (3,) object frame
+    inertia_kg_m2: Array  # (3, 3) about the centre of mass, object frame
     rgb: Vec3
 
-    def attach(self, spec: mujoco.MjSpec, pose: Transform, name: str, mass_kg: float, friction: Vec3) -> mujoco.MjsBody:
-        """Add it as the free body ``name`` at world_T_object."""
+    def set_inertia(self, body: mujoco.MjsBody, mass_kg: float) -> None:
+        """Give ``body`` the file's own distribution of mass, scaled to ``mass_kg``."""
+        body.explicitinertial = True
+        body.mass, body.ipos = mass_kg, self.com_m
+        i = self.inertia_kg_m2 * (mass_kg / self.mass_kg)
+        body.fullinertia = (i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2])
+
+    def attach_looks(self, body: mujoco.MjsBody, name: str) -> None:
+        """Weld the file's bodies to ``body`` to be looked at only: with materials and textures, without mass."""
         child = _read(self.path)
-        body = spec.worldbody.add_body(name=name, pos=pose[:3, 3], quat=matrix_to_quat(pose[:3, :3]))
-        body.add_freejoint(name=f"{name}_free")
         root = child.worldbody.first_body()
         for joint in list(root.joints):
             child.delete(joint)
-        frame = body.add_frame(pos=-self.center_m)
         root.pos, root.quat = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)
-        scale = mass_kg / self.mass_kg
         for part in _bodies(root):
-            part.mass, part.fullinertia = part.mass * scale, np.array(part.fullinertia) * scale
-            part.inertia = np.array(part.inertia) * scale
+            part.explicitinertial = False
             for geom in part.geoms:
-                geom.density *= scale
-                geom.mass *= scale  # nan where the density counts: it stays nan
-                if geom.contype or geom.conaffinity:
-                    geom.priority, geom.condim, geom.friction = 1, 6, friction
-        frame.attach_body(root, f"{name}_", "")
-        return body
+                geom.contype = geom.conaffinity = 0
+                geom.mass = 0.0
+        body.add_frame(pos=-self.center_m).attach_body(root, f"{name}_", "")
 
 
 def _read(path: Path) -> mujoco.MjSpec:
@@ -105,7 +106,9 @@ def _load_mjcf(path: Path, _mtime_ns: int, _size: int) -> MjcfObject:
         model = spec.compile()
     except ValueError as error:
         raise BadInput(f"{path} does not compile: {error}") from error
-    parts, rgb = _parts(path, model)
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    parts, rgb = _parts(path, model, data)
     shape = Shape(tuple(parts))
     points = shape.points()
     longest = float(np.ptp(points, axis=0).max())
@@ -116,7 +119,21 @@ def _load_mjcf(path: Path, _mtime_ns: int, _size: int) -> MjcfObject:
         )
     middle = (points.max(0) + points.min(0)) / 2
     centred = Shape(tuple(part.moved(-middle) for part in parts))
-    return MjcfObject(path, _key(path, spec), centred, middle, float(model.body_mass.sum()), rgb)
+    mass, com, inertia = _fused_inertia(model, data)
+    return MjcfObject(path, _key(path, spec), centred, middle, mass, com - middle, inertia, rgb)
+
+
+def _fused_inertia(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, Array, Array]:
+    """Mass, centre of mass (3,) and inertia about it (3, 3) of all bodies as one, in the root's frame."""
+    weights = model.body_mass[1:]
+    mass = float(weights.sum())
+    places = data.xipos[1:]
+    com = weights @ places / mass
+    inertia = np.zeros((3, 3))
+    for weight, place, axes, moments in zip(weights, places - com, data.ximat[1:], model.body_inertia[1:], strict=True):
+        turn = axes.reshape(3, 3)
+        inertia += turn @ np.diag(moments) @ turn.T + weight * (place @ place * np.eye(3) - np.outer(place, place))
+    return mass, com, inertia
 
 
 def _key(path: Path, spec: mujoco.MjSpec) -> str:
@@ -129,10 +146,8 @@ def _key(path: Path, spec: mujoco.MjSpec) -> str:
     return digest.hexdigest()[:32]
 
 
-def _parts(path: Path, model: mujoco.MjModel) -> tuple[list[Part], Vec3]:
+def _parts(path: Path, model: mujoco.MjModel, data: mujoco.MjData) -> tuple[list[Part], Vec3]:
     """The colliding geoms as parts, in the frame of the free body, and the colour of the largest geom."""
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
     parts: list[Part] = []
     largest, rgb = -1.0, (0.5, 0.5, 0.5)
     for geom in range(model.ngeom):

@@ -15,13 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from ..errors import BadInput
-from ..geometry import Transform
 from .mesh_files import SUFFIXES, UNITS_M, Cutting, shape_from_mesh
-from .mjcf_files import load_mjcf
+from .mjcf_files import MjcfObject, load_mjcf
 from .objects.catalogue import SPLITS, check_split
 from .objects.parts import Shape
 from .objects.spec import ObjectSpec, Vec3
@@ -180,10 +178,9 @@ def _load_shape(source: str, params: tuple[tuple[str, float], ...], fingerprint:
     return shape
 
 
-def add_mjcf_object(spec: mujoco.MjSpec, obj: ObjectSpec, pose: Transform, name: str) -> mujoco.MjsBody:
-    """Attach an MJCF object as the free body ``name`` at world_T_object; friction and mass are the ObjectSpec's."""
-    load_shape(obj)  # says what is wrong with the file before MuJoCo does
-    return load_mjcf(Path(obj.source)).attach(spec, pose, name, obj.mass_kg, obj.friction)
+def mjcf_of(obj: ObjectSpec) -> MjcfObject | None:
+    """The MJCF behind an object; None for one that was read from a mesh or generated."""
+    return load_mjcf(Path(obj.source)) if obj.source.lower().endswith(".xml") else None
 
 
 def noun_of(stem: str) -> str:

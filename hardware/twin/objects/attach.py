@@ -43,10 +43,6 @@ def add_object(
     priority 1, so that table and fingers do not overrule it. With ``visuals`` False only they are added, for physics
     without pictures.
     """
-    if obj.source.lower().endswith(".xml"):
-        from ..third_party import add_mjcf_object
-
-        return add_mjcf_object(spec, obj, pose, name)
     shape = shape_of(obj)
     body = spec.worldbody.add_body(name=name, pos=pose[:3, 3], quat=matrix_to_quat(pose[:3, :3]))
     body.add_freejoint(name=f"{name}_free")
@@ -62,17 +58,31 @@ def add_object(
         geom.solref = (0.01, 1.0)
         geom.solimp = (0.95, 0.99, 0.001, 0.5, 2.0)
         geom.rgba = (*obj.rgb, 1.0)
-    if visuals:
-        materials: dict[str, str] = {}
-        for index, part in enumerate(shape.visibles):
-            if part.paint not in materials:
-                materials[part.paint] = _add_material(spec, obj, part.paint, name)
-            geom = _add_geom(spec, body, part, f"{name}_look_{index}")
-            geom.mass = 0.0
-            geom.group = VISUAL_GROUP
-            geom.contype = geom.conaffinity = 0
-            geom.material = materials[part.paint]
+    foreign = None
+    if obj.source:
+        from ..third_party import mjcf_of
+
+        foreign = mjcf_of(obj)
+    if foreign is not None:
+        foreign.set_inertia(body, obj.mass_kg)
+    if visuals and foreign is not None:
+        foreign.attach_looks(body, name)
+    elif visuals:
+        _add_looks(spec, body, obj, name)
     return body
+
+
+def _add_looks(spec: mujoco.MjSpec, body: mujoco.MjsBody, obj: ObjectSpec, name: str) -> None:
+    """What is seen of an object: skins with their paints, without mass or contact."""
+    materials: dict[str, str] = {}
+    for index, part in enumerate(shape_of(obj).visibles):
+        if part.paint not in materials:
+            materials[part.paint] = _add_material(spec, obj, part.paint, name)
+        geom = _add_geom(spec, body, part, f"{name}_look_{index}")
+        geom.mass = 0.0
+        geom.group = VISUAL_GROUP
+        geom.contype = geom.conaffinity = 0
+        geom.material = materials[part.paint]
 
 
 def _add_geom(spec: mujoco.MjSpec, body: mujoco.MjsBody, part: Part, name: str) -> mujoco.MjsGeom:
