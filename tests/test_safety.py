@@ -476,11 +476,14 @@ def test_a_start_inside_a_margin_can_be_left_but_not_worsened() -> None:
         flags = drive(fake, robot, down).flags
     assert Safety.TABLE in flags
     assert robot._guard._model.distances(fake.q, OPEN).finger_m >= depth - 0.0045
-    up = q_of_palm(robot, palm_at(0.38, 0.1, 0.22, 1.0), fake.q)
-    for _ in range(40):
-        applied = drive(fake, robot, up)
+    near = fake.q
+    for height in np.arange(0.10, 0.22, 0.004):
+        near = q_of_palm(robot, palm_at(0.38, 0.1, height, 1.0), near)
+        drive(fake, robot, near)
+    for _ in range(20):
+        applied = drive(fake, robot, near)
     assert applied.flags == Safety.NONE
-    np.testing.assert_array_equal(fake.q, up)
+    np.testing.assert_array_equal(fake.q, near)
 
 
 def test_the_workspace_box_holds_the_palm() -> None:
