@@ -26,7 +26,7 @@ from .clock import NS, Clock
 from .description import RIG_LIMITS_RAD, RigDescription
 from .errors import BadInput, DeviceError
 from .interfaces import Robot, RobotSink, Unsubscribe
-from .limiter import Bound, Bounds, Motion, brake, rest_offset, step
+from .limiter import Bound, Bounds, Motion, brake, step
 from .space_guard import Margins, SpaceGuard
 from .values import Applied, ArmState, Array, Command, HandState, RobotNames, RobotState, Safety
 
@@ -42,6 +42,7 @@ _WORD_OF = {
     Safety.ACCELERATION: "beyond the acceleration limit",
     Safety.JERK: "beyond the jerk limit",
 }
+_LONGEST_BRAKING = 400  # steps; braking from full speed takes 40 at 100 Hz
 _MOVED_RAD = 0.1  # a resting arm this far from its last command was moved by something else
 _MOVING_RAD_S = 0.05  # measured speed above which a silent caller's arm is braked and not just held
 
@@ -235,7 +236,7 @@ class SafeRobot:
         self, plan: _Plan, target: Array, hand: Array, h: float, bounds: list[Bounds]
     ) -> tuple[_Plan, Safety, str]:
         """The plan, a shorter one, or braking: the first whose rest is admissible."""
-        flag, reason = self._check(plan, hand)
+        flag, reason = self._check(plan, hand, h)
         if not flag:
             return plan, Safety.NONE, ""
         here = np.array([motion.x for motion in self._base])
@@ -243,20 +244,26 @@ class SafeRobot:
         # straight one towards the target, which leads away from a violation if the target does.
         reach = 0.5 * bounds[0].acceleration * h * h / max(float(np.abs(target - here).max()), 1e-9)
         shorter = self._plan(here + min(reach, 0.3) * (target - here), h, bounds)
-        if not self._check(shorter, hand)[0]:
+        if not self._check(shorter, hand, h)[0]:
             return shorter, flag, reason
         still = _Plan(tuple(brake(m, h, b) for m, b in zip(self._base, bounds, strict=True)), Safety.NONE)
-        self._guard.braked(self._rest_of(still), hand)
+        self._guard.braked(self._way(still, h)[-1], hand)
         return still, flag, reason
 
-    def _check(self, plan: _Plan, hand: Array) -> tuple[Safety, str]:
+    def _check(self, plan: _Plan, hand: Array, h: float) -> tuple[Safety, str]:
         """Whether the configuration in which the plan comes to rest is admissible."""
-        return self._guard.judge(plan.q, self._rest_of(plan), hand)
+        return self._guard.judge(self._way(plan, h), hand)
 
-    def _rest_of(self, plan: _Plan) -> Array:
-        """(7,) rad where the joints come to rest after the plan."""
-        offsets = [rest_offset(m.v, m.a, b) for m, b in zip(plan.motions, self._bounds, strict=True)]
-        return np.clip(plan.q + offsets, *self._limits)
+    def _way(self, plan: _Plan, h: float) -> Array:
+        """(n, 7) rad: the plan's configuration, and those through which the arm brakes from it to rest."""
+        paths = []
+        for motion, bound in zip(plan.motions, self._bounds, strict=True):
+            path = [motion.x]
+            while not (motion := brake(motion, h, bound)).at_rest and len(path) < _LONGEST_BRAKING:
+                path.append(motion.x)
+            paths.append([*path, motion.x])
+        n = max(len(path) for path in paths)
+        return np.array([path + path[-1:] * (n - len(path)) for path in paths]).T
 
     def _hand_step(self, asked: Array, h: float) -> tuple[Array, Safety]:
         """Openings in range; after a stop the fingers approach what is asked at a limited rate."""

@@ -62,25 +62,26 @@ class SpaceGuard:
         self._settle(q, hand, self._measure(q, hand))
         self._best = self._space.measures
 
-    def judge(self, q_next: Array, q_rest: Array, hand: Array) -> tuple[Safety, str]:
-        """The violated rule and a sentence, or (NONE, "") where a step to ``q_next`` that can come to rest in
-        ``q_rest`` is admissible: the robot is then taken to go there.
+    def judge(self, way: Array, hand: Array) -> tuple[Safety, str]:
+        """The violated rule and a sentence, or (NONE, "") where a step is admissible: the robot is then taken to go
+        there. ``way`` (n, 7) rad is the step's own configuration and those through which it can brake to rest.
 
         Only the arm is judged. Fingers that close on the table push with the hand's own small force, and must be able
         to grasp what lies there: what they change is taken as it is.
         """
-        if np.array_equal(q_rest, self._q) and np.array_equal(hand, self._hand):
+        rest = way[-1]
+        if np.array_equal(rest, self._q) and np.array_equal(hand, self._hand):
             return Safety.NONE, ""
-        space = self._measure(q_rest, hand)
+        space = self._measure(rest, hand)
         flag, reason = self._compare(space, 0.0)
         if flag and not np.array_equal(hand, self._hand):
             self._settle(self._q, hand, self._measure(self._q, hand))
             self._best = np.minimum(self._best, self._space.measures)
             flag, reason = self._compare(space, 0.0)
         if not flag:
-            flag, reason = self._judge_way(q_next, q_rest, hand, space)
+            flag, reason = self._judge_way(way, hand, space)
         if not flag:
-            self._settle(q_rest, hand, space)
+            self._settle(rest, hand, space)
             self._best = np.maximum(self._best, space.measures)
         return flag, reason
 
@@ -92,16 +93,15 @@ class SpaceGuard:
     def _settle(self, q: Array, hand: Array, space: _Space) -> None:
         self._q, self._hand, self._space = q, hand.copy(), space
 
-    def _judge_way(self, q_next: Array, q_rest: Array, hand: Array, at_rest: _Space) -> tuple[Safety, str]:
+    def _judge_way(self, way: Array, hand: Array, at_rest: _Space) -> tuple[Safety, str]:
         """The way to the rest, where it is so long that something could lie in it."""
-        sweep = self._model.sweep_m(q_next, q_rest)
+        sweep = self._model.sweep_m(way[0], way[-1])
         spare = float((at_rest.measures - self._margins)[1:].min()) + _WAY_SLACK_M
         if sweep <= spare:
             return Safety.NONE, ""
-        n = min(math.ceil((sweep - max(spare, 0.0)) / _SAMPLE_M), _MAX_SAMPLES)
+        n = min(math.ceil((sweep - max(spare, 0.0)) / _SAMPLE_M), _MAX_SAMPLES, len(way) - 1)
         for k in range(n):
-            between = q_next + (k / n) * (q_rest - q_next)
-            flag, reason = self._compare(self._measure(between, hand), _WAY_SLACK_M)
+            flag, reason = self._compare(self._measure(way[k * (len(way) - 1) // n], hand), _WAY_SLACK_M)
             if flag:
                 return flag, reason
         return Safety.NONE, ""
