@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dexloop.datasets import rle
 from dexloop.datasets import transaction as tx
 from dexloop.datasets.check import run_check
+from dexloop.datasets.episode import EpisodeInfo
+from dexloop.datasets.journal import CameraStream, JournalMeta
+from dexloop.datasets.journal_writer import JournalWriter
 from dexloop.datasets.layout import DAMAGED, data_file, episode_file, video_file
 from dexloop.datasets.reader import DatasetReader
 from dexloop.datasets.repair import repair
+from dexloop.datasets.video import ColourEncoder
 from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.errors import BadInput, DatasetError
-from dexloop.tests.dataset_fixtures import DEPTH_SCHEMA, SCHEMA, make_episode
+from dexloop.tests.dataset_fixtures import DEPTH_SCHEMA, SCHEMA, make_episode, pictures
 from dexloop.tests.test_check import DAMAGE, HEAD, copy, remove, truncate
 
 # What becomes of episode 1 of 3; all others must stay.
@@ -157,3 +163,56 @@ def test_without_any_schema_it_says_what_is_needed(root: Path) -> None:
 def test_it_waits_for_no_one(root: Path) -> None:
     with DatasetWriter(root, SCHEMA), pytest.raises(DatasetError, match="being written by process"):
         repair(root)
+
+
+def record(path: Path, seed: int, cut_off: bool) -> Path:
+    """A journal of one second with real packets, as the recorder writes it; ``cut_off`` as a kill leaves it."""
+    encoders = {name: ColourEncoder(64, 48, 30.0) for name in ("head", "wrist")}
+    streams = tuple(CameraStream(n, 30.0, e.format, mask=n == "head") for n, e in encoders.items())
+    info = EpisodeInfo("grasp the cup", None if cut_off else True, seed=seed)
+    arm, hand = SCHEMA.arm_joints, SCHEMA.hand_motors
+    writer = JournalWriter(path, JournalMeta(info, streams, 0, "now", arm, hand, {}))
+    frames = pictures(30, 48, 64, seed)
+    for number, frame in enumerate(frames):
+        time_ns = number * 33_333_333
+        for name, encoder in encoders.items():
+            writer.put_bytes(f"cameras/{name}/colour", time_ns, number, encoder.encode(frame))
+        writer.put_bytes("cameras/head/mask", time_ns, number, rle.encode(frame[..., 0] > 100).encode())
+    for time_ns in range(0, 1_000_000_000, 10_000_000):
+        writer.put_row("arm", (time_ns, np.full(7, 0.1), np.zeros(7), np.zeros(7), np.zeros(6)))
+        writer.put_row("hand", (time_ns, np.ones(6), np.zeros(6)))
+        writer.put_row("commands", (time_ns, time_ns, np.full(13, 0.2), np.full(13, 0.2), 0))
+    writer.put_bytes("events", 0, 0, json.dumps({"kind": "begin"}).encode())
+    if not cut_off:
+        end = {"kind": "end", "info": vars(info)}
+        writer.put_bytes("events", 1_000_000_000, 0, json.dumps(end).encode())
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_journals_are_offered_and_recovered_once(root: Path, tmp_path: Path, empty: bool) -> None:
+    target = tmp_path / "new" if empty else root
+    before = 0 if empty else 3
+    (target / "journals").mkdir(parents=True)
+    record(target / "journals/a.journal.h5", 5, cut_off=True)
+    record(target / "journals/b.journal.h5", 6, cut_off=False)
+    (target / "journals/c.journal.h5").write_bytes(b"not one")
+    offered = repair(target)
+    assert offered.kept == before
+    assert [path.name for path in offered.journals] == ["a.journal.h5", "b.journal.h5", "c.journal.h5"]
+    assert "--recover" in str(offered)
+    done = repair(target, recover=True)
+    assert done.kept == before + 2
+    assert done.check is not None
+    assert done.check.ok
+    assert "c.journal.h5 could not be added" in str(done)
+    reader = DatasetReader(target)
+    assert [reader.meta(before + i).info.seed for i in range(2)] == [5, 6]
+    assert [reader.meta(before + i).info.success for i in range(2)] == [None, True]
+    assert reader.meta(before).rows >= 18
+    # The session was killed after the append and before the journal was put away: it is not added a second time.
+    record(target / "journals/b.journal.h5", 6, cut_off=False)
+    again = repair(target, recover=True)
+    assert again.kept == before + 2
+    assert "is in the data set already" in str(again)
