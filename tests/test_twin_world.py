@@ -170,24 +170,46 @@ def test_streams_come_at_their_rates_with_their_own_times() -> None:
     assert [frame.sequence for frame in frames] == list(range(31))
 
 
-def test_reset_is_quick_and_keeps_subscriptions_and_time() -> None:
+def test_reset_is_quick_and_begins_anew() -> None:
+    """Subscriptions stay; time, counts and noise begin again, so that a scene is the same whatever came before."""
     world = TwinWorld(TwinConfig(camera_size=(64, 48)), one_box)
     frames: list[Frame] = []
+    arm: list[ArmState] = []
     world.cameras["head"].subscribe(frames.append)
+    world.robot.subscribe(lambda reading: arm.append(reading) if isinstance(reading, ArmState) else None)
     world.clock.sleep_until_ns(NS // 2)
+    first, first_arm = list(frames), list(arm)
     world.set_object_pose(0, transform(translation=np.array([0.5, 0.1, 0.2])))
     assert world.object_lift_m(0) == 0.0
     world.robot.send(Command(0, PLACE, OPEN))
     begin = time.perf_counter()
     world.reset(one_box)
     assert time.perf_counter() - begin < 0.3
-    before = len(frames)
-    world.clock.sleep_until_ns(NS)
-    assert len(frames) == before + 15
-    times = [frame.captured_ns for frame in frames]
-    assert times == sorted(times)
-    np.testing.assert_allclose(world.robot.state().arm.q, START, atol=1e-6)  # the command before the reset is gone
+    assert world.clock.now_ns() == 0
+    frames.clear()
+    arm.clear()
+    world.clock.sleep_until_ns(NS // 2)
+    assert [(f.captured_ns, f.sequence) for f in frames] == [(f.captured_ns, f.sequence) for f in first]
+    for old, new in zip(first, frames, strict=True):
+        np.testing.assert_array_equal(old.depth_m, new.depth_m)
+    for before, after in zip(first_arm, arm, strict=True):
+        assert before.captured_ns == after.captured_ns
+        np.testing.assert_array_equal(before.q, after.q)  # the command before the reset is gone
+        np.testing.assert_array_equal(before.wrench, after.wrench)
     np.testing.assert_allclose(world.object_pose(0)[:2, 3], [0.4, 0.0], atol=1e-4)
+
+
+def test_paced_reset_goes_on_in_time() -> None:
+    world = TwinWorld(TwinConfig(mode="paced", camera_size=(32, 24), depth=False), one_box)
+    frames: list[Frame] = []
+    world.cameras["head"].subscribe(frames.append)
+    world.clock.sleep_until_ns(world.clock.now_ns() + NS // 5)
+    world.reset(one_box)
+    world.clock.sleep_until_ns(world.clock.now_ns() + NS // 5)
+    times = [frame.captured_ns for frame in frames]
+    assert times == sorted(set(times))
+    sequences = [frame.sequence for frame in frames]
+    assert sequences == sorted(set(sequences))
 
 
 def test_object_that_does_not_exist_is_named() -> None:

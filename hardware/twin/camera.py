@@ -189,9 +189,12 @@ class TwinCamera:
         self._closed = True
         self._sinks.clear()
 
-    def forget(self) -> None:
-        """The scene changed: what was exposed before it is no longer the newest frame."""
+    def forget(self, restart: bool) -> None:
+        """The scene changed: what was exposed before it is no longer the newest frame. ``restart``: exposures are
+        counted from 0 again, and so is their noise."""
         self._qpos = self._frame = None
+        if restart:
+            self._sequence = -1
 
     def expose(self, captured_ns: int, late: bool) -> None:
         """Take the scene as it stands. ``late`` skips drawing for subscribers, and counts it."""

@@ -118,6 +118,7 @@ class TwinWorld:
         if isinstance(self.clock, SteppedClock):
             self.clock.restart()
             self._now_ns = 0
+            self._ticks.clear()
         self.scene = scene
         self.seed = self.config.seed if self.config.seed is not None else getattr(scene, "seed", 0)
         self.model = self._compile(scene)
@@ -127,7 +128,7 @@ class TwinWorld:
             self._now_ns = time.monotonic_ns()
         self._align_ticks()
         for camera in self.cameras.values():
-            camera.forget()
+            camera.forget(restart=self.config.mode == "stepped")
         self._rng = np.random.default_rng([self.seed, 1_000_003]) if self.config.sensor_noise else None
         robot_bodies: set[int] = set()
         for arm, robot in zip(self._arms, self.robots.values(), strict=True):
