@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from ..hardware.errors import BadInput, DexLoopError
 
 if TYPE_CHECKING:
     from .keep import Keeper
+    from .live import LiveView
     from .studio import StudioConfig, Take
 
 OPERATORS = ("script", "recorded", "keyboard")
@@ -72,6 +73,8 @@ class Collect:
     """Record depth too, losslessly."""
     shadows: bool = False
     """Draw shadows (slow in software)."""
+    show: bool = False
+    """Show the cameras and the session's messages in a web browser while recording."""
     keep_failures: bool = False
     """Keep scripted and recorded episodes that did not lift the object, labelled as failures."""
 
@@ -93,6 +96,8 @@ class Collect:
             raise BadInput(
                 f"--workers {self.workers} goes with --operator script: a {self.operator} operator is alone."
             )
+        if self.show and self.workers > 1:
+            raise BadInput("--show goes with one worker: there is one view.")
         self._check_input()
 
         from .studio import StudioConfig
@@ -165,10 +170,27 @@ class Collect:
     def _takes_here(self, config: StudioConfig, attempts: range, keeper: Keeper) -> Iterator[Take]:
         from .studio import Studio
 
-        with closing(Studio(config, keeper.tell)) as studio:
+        view = self._live_view(keeper) if self.show else None
+
+        def tell(line: str) -> None:
+            keeper.tell(line)
+            if view is not None:
+                view.tell(line)
+
+        with contextlib.ExitStack() as stack:
+            studio = stack.enter_context(contextlib.closing(Studio(config, tell, view)))
+            if view is not None:
+                stack.callback(view.close)  # before the studio's cameras, which it watches
             for attempt in attempts:
                 take = studio.record(attempt, keeper.journal(attempt))
                 yield take
                 while take.redo:
                     take = studio.record(attempt, keeper.journal(attempt))
                     yield take
+
+    def _live_view(self, keeper: Keeper) -> LiveView:
+        from .live import LiveView
+
+        view = LiveView()
+        keeper.tell(f"watch at {view.address}")
+        return view

@@ -19,6 +19,7 @@ from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.safety import SafeRobot
 from ..hardware.twin.success import LiftConfig, LiftSuccess
 from ..hardware.twin.world import TwinConfig, TwinWorld
+from .live import LiveView
 from .operators.base import Operator
 from .operators.recorded import RecordedOperator
 from .recorder import TARGET_KEY, Recorder, RecorderConfig, StreamCount
@@ -86,9 +87,12 @@ class Take:
 class Studio:
     """Records attempts, one after another. Close it to give the renderer back."""
 
-    def __init__(self, config: StudioConfig, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, config: StudioConfig, tell: Callable[[str], None] = lambda line: None, view: LiveView | None = None
+    ) -> None:
         self.config = config
         self._tell = tell
+        self._view = view
         self._world: TwinWorld | None = None
         self._operator: Operator | None = None
 
@@ -151,6 +155,8 @@ class Studio:
             self._world = TwinWorld(twin, scene)
             for name, camera in self._world.cameras.items():
                 camera.segmentation = name == MASK_CAMERA  # drawn only where the target's mask comes from
+            if self._view is not None:
+                self._view.follow(self._world.cameras.values())
         else:
             self._world.reset(scene)
         return self._world
