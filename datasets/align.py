@@ -82,7 +82,7 @@ def align(
         episode_info = info or reader.info
         label = -1 if episode_info.success is None else int(episode_info.success)
         columns["label.success"] = np.full(len(rows_ns), label, np.int64)
-        columns["mask.head"] = _masks(reader, streams, newest, len(rows_ns))
+        columns[f"mask.{reader.meta.config.get('mask_camera', 'head')}"] = _masks(reader, streams, newest, len(rows_ns))
         videos = _videos(reader, streams, newest, statistics or {})
     for key, video in videos.items():
         if len(video.packets) != len(rows_ns):
@@ -259,7 +259,7 @@ def _flags(commands: NDArray[np.void], rows_ns: Times, answer: Times) -> Times:
 
 
 def _masks(reader: JournalReader, streams: _Streams, newest: dict[str, Times], rows: int) -> NDArray[np.generic]:
-    """The target's mask in each row's head picture; empty text where none was recorded."""
+    """The target's mask in each row's picture; empty text where none was recorded."""
     texts = np.full(rows, "", dtype=object)
     for frames in streams.frames:
         if "mask" in frames.rows:
