@@ -23,6 +23,10 @@ _REACH_SLACK_M = 1e-10  # a wrist this far outside is rounding
 _RIGID_SLACK = 1e-6  # largest |R^T R - 1| of a pose that counts as rigid
 # Nearest feasible pose: 1 rad of orientation error weighs as much as 0.2 m (the hand's length) of position error.
 _ROTATION_WEIGHT_M = 0.2
+_STAY_M2 = (
+    1e-6  # its pull to stay at the start, m2 per rad2: decides where the pose does not, such as at a stretched arm
+)
+_MAX_STEPS = 40
 _CHUNK = 500  # poses per array of the free arm angle's candidates
 
 
@@ -263,22 +267,23 @@ class ArmKinematics:
         through poses that the limits forbid.
         """
         lower, upper = self.limits.T
-        q = np.array(near)
+        start = q = np.array(near)
         damping, (error, cost) = 1e-4, self._pose_error(pose, q)
-        for _ in range(60):
+        for _ in range(_MAX_STEPS):
             jacobian = self.jacobian(q)
             jacobian[3:] *= _ROTATION_WEIGHT_M
-            gradient = jacobian.T @ error
+            gradient = jacobian.T @ error - _STAY_M2 * (q - start)
             free = ~(((q <= lower) & (gradient < 0.0)) | ((q >= upper) & (gradient > 0.0)))
-            normal = jacobian[:, free].T @ jacobian[:, free]
+            normal = jacobian[:, free].T @ jacobian[:, free] + (damping + _STAY_M2) * np.eye(int(free.sum()))
             step = np.zeros(7)
-            step[free] = np.linalg.solve(normal + damping * np.eye(int(free.sum())), gradient[free])
+            step[free] = np.linalg.solve(normal, gradient[free])
             trial = np.clip(q + np.clip(step, -0.3, 0.3), lower, upper)
             trial_error, trial_cost = self._pose_error(pose, trial)
+            trial_cost += 0.5 * _STAY_M2 * float(((trial - start) ** 2).sum())
             if trial_cost < cost:
                 gained = cost - trial_cost
                 q, error, cost, damping = trial, trial_error, trial_cost, max(damping * 0.2, 1e-9)
-                if gained < 1e-12 + 1e-8 * cost:
+                if gained < 1e-12 + 1e-5 * cost:
                     break
             else:
                 damping *= 8.0
