@@ -8,6 +8,7 @@ the hand's own speed (one full stroke in 1.0 s): what the fingers then really do
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from dexloop.benchmarks.hand_peers import SCALE, PeerRun, run_peer
-from dexloop.hardware.errors import DexLoopError
+from dexloop.hardware.errors import BadInput, DexLoopError
 from dexloop.hardware.hand_kinematics import HandKinematics
 from dexloop.retarget.calibration import HandCalibration, calibrate
 from dexloop.retarget.hand import HandRetargetConfig, HandRetargeter
@@ -30,6 +31,7 @@ DEFAULT_INPUT = Path(__file__).resolve().parents[2] / "shared" / "data" / "human
 PINCH_M = 0.030  # the operator pinches where index and thumb landmarks are nearer than this
 OVERLAP_M = 0.004  # phalanges this deep in each other count as a collision: more than soft pads give
 UNLIMITED_PER_S = 1e3
+LEAST_FRAMES = 60
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,11 @@ def table(rows: list[Row], title: str) -> str:
 def main(config: HandRetargetingBenchmark) -> None:
     recording = load_recording(config.input)
     keypoints_m, time_s = recording.keypoints_m[recording.tracked], recording.time_s[recording.tracked]
+    if len(keypoints_m) < LEAST_FRAMES:
+        raise BadInput(
+            f"{config.input} has {len(keypoints_m)} tracked frames: jerk and lag need {LEAST_FRAMES} or more; "
+            "record longer."
+        )
     kinematics = HandKinematics()
     begin = time.process_time()
     calibrate(keypoints_m, kinematics)
@@ -257,4 +264,5 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(HandRetargetingBenchmark))
     except DexLoopError as error:
-        raise SystemExit(f"error: {error}") from error
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error

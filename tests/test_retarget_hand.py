@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dexloop.benchmarks.hand_peers import PeerRun
+from dexloop.benchmarks.hand_retargeting import Judge, Method, lag_frames
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.geometry import apply, rotation_exp, transform
 from dexloop.hardware.hand_kinematics import HandKinematics
@@ -334,3 +336,30 @@ def test_figures_on_the_real_recording() -> None:
     pinched = np.linalg.norm(palm_axes[:, 8] - palm_axes[:, 4], axis=-1) < 0.03
     gap = np.linalg.norm(tips[pinched, 1] - tips[pinched, 0], axis=-1)
     assert gap.max() < 0.0165
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3, 7])
+def test_the_benchmark_measures_lag(shift: int) -> None:
+    rng = np.random.default_rng(0)
+    signal = np.cumsum(rng.normal(size=(200, 6)), axis=0)
+    late = np.concatenate([np.repeat(signal[:1], shift, axis=0), signal[: 200 - shift]])
+    assert lag_frames(late, signal) == pytest.approx(shift, abs=0.35)
+
+
+def test_the_benchmark_measures_what_it_says() -> None:
+    """A hand that stands still in a pinch: no velocity, no jerk, closed; its own target is met exactly."""
+    opening = np.tile([0.66, 0.37, 1.0, 1.0, 1.0, 0.66], (80, 1))
+    points = HAND.keypoints(opening) / 1.15
+    judge = Judge(points, 30.0, HAND)
+    method = Method("still", PeerRun(opening, np.arange(80.0)), HAND.tips(opening), opening)
+    row = judge.row(method, opening, opening)
+    assert judge.pinched.all()
+    assert row.tip_mm == pytest.approx(0.0, abs=1e-9)
+    assert row.own_tip_mm == pytest.approx(0.0, abs=1e-9)
+    assert row.pinch_closed == 1.0
+    assert row.velocity_p99 == row.jerk_rms == row.lag_frames == row.collision == 0.0
+    jump = opening.copy()
+    jump[40:, 1] = 1.0
+    moved = judge.moved(jump)
+    assert np.abs(np.diff(moved, axis=0)).max() <= 1 / 30 + 1e-9
+    assert moved[-1, 1] == pytest.approx(1.0)
