@@ -139,14 +139,16 @@ def peer_poses(solver: Solver, arm: ArmKinematics, poses: Transform, q: Array | 
     for where, near in starts.items():
         us, errors = np.empty(len(poses)), np.empty((len(poses), 2))
         for i, pose in enumerate(poses):
-            began = time.thread_time_ns()
             solver.reset(near[i])
+            spent = 0
             for _ in range(ITERATIONS):
+                began = time.thread_time_ns()
                 answer = solver.step(pose)
+                spent += time.thread_time_ns() - began
                 position, rotation = pose_error(arm.fk(answer), pose)
                 if position < SOLVED_M and rotation < SOLVED_RAD:
                     break
-            us[i] = (time.thread_time_ns() - began) * 1e-3
+            us[i] = spent * 1e-3
             errors[i] = position, rotation
         solved = (errors[:, 0] < MISSED_M) & (errors[:, 1] < MISSED_RAD)
         rows.append(
