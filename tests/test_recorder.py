@@ -369,3 +369,26 @@ def test_wrong_use_is_told(tmp_path: Path) -> None:
         Recorder(rig.robot, rig.cameras, tmp_path / "b.journal.h5").begin(EpisodeInfo("x", extra={TARGET_KEY: "cup"}))
     with pytest.raises(BadInput, match="frame_queue"):
         RecorderConfig(frame_queue=0)
+
+
+@pytest.mark.parametrize("camera_hz", [20.0, 30.0])
+def test_skew_on_the_twin_is_below_20_ms(tmp_path: Path, camera_hz: float) -> None:
+    pytest.importorskip("mujoco")
+    from dexloop.hardware.twin.world import TwinConfig, TwinWorld
+
+    world = TwinWorld(TwinConfig(camera_size=(64, 48), camera_rate_hz=camera_hz, depth=False))
+    try:
+        recorder = Recorder(world.robot, list(world.cameras.values()), tmp_path / "a.journal.h5")
+        recorder.begin(INFO)
+        start_ns, state = world.clock.now_ns(), world.robot.state()
+        for tick in range(60):
+            world.clock.sleep_until_ns(start_ns + (tick + 1) * NS // 20)
+            command = Command(world.clock.now_ns(), state.arm.q, state.hand.opening)
+            recorder.command(command, world.robot.send(command))
+        path = recorder.end()
+    finally:
+        world.close()
+    assert all(count.lost_before_us == 0 for count in recorder.counts.values())
+    columns = align(path, 20.0).columns
+    assert len(columns["timing.row_ns"]) >= 57
+    assert np.percentile(columns["timing.skew_ns"], 95) < 20_000_000
