@@ -175,27 +175,26 @@ def limit_roots(at: Swivel, limits: Array) -> Array:
     signs drop out of it, so that one set serves the four shoulder and wrist branches. ``at`` holds (...) arrays,
     ``limits`` is (7,) rad, symmetric.
     """
-    zero = np.zeros(np.broadcast_shapes(np.shape(at.sin_g), np.shape(at.sin_a)))
     zv, zu, zw = at.z
     xv, xu, xw = at.x
     yv, yu, yw = at.y
     sa, ca, sb, cb, sg, cg = at.sin_a, at.cos_a, at.sin_b, at.cos_b, at.sin_g, at.cos_g
-    rows: list[tuple[Real, Real, Real]] = [
-        (zero, sa * sg, ca * cg - np.cos(limits[1])),
-        (-sb * zu, -sb * zv, cb * zw - np.cos(limits[5])),
-    ]
-    for sign in (1.0, -1.0):
-        # (numerator, denominator) as (A, B, C) of joints 1, 3, 5, 7; the limit is where n cos t - d sin t = 0.
-        forms = (
-            ((-sa, zero, zero), (zero, -sa * cg, ca * sg), sign * limits[0] - at.azimuth),
-            ((sg, zero, zero), (zero, ca * sg, -sa * cg), zero + sign * limits[2]),
-            ((zv, -zu, zero), (-cb * zu, -cb * zv, -sb * zw), zero + sign * limits[4]),
-            ((-sb * yu, -sb * yv, cb * yw), (sb * xu, sb * xv, -cb * xw), zero + sign * limits[6]),
-        )
-        for numerator, denominator, limit in forms:
-            c, s = np.cos(limit), np.sin(limit)
-            rows.append(tuple(n * c - d * s for n, d in zip(numerator, denominator, strict=True)))
-    a, b, k = (np.stack([np.broadcast_to(row[i], zero.shape) for row in rows], -1) for i in range(3))  # (..., 10)
+    # Numerator and denominator of joints 1, 3, 5, 7 as (A, B, C); a limit t is met where n cos t - d sin t = 0.
+    forms = (
+        ((-sa, 0.0, 0.0), (0.0, -sa * cg, ca * sg), at.azimuth, limits[0]),
+        ((sg, 0.0, 0.0), (0.0, ca * sg, -sa * cg), 0.0, limits[2]),
+        ((zv, -zu, 0.0), (-cb * zu, -cb * zv, -sb * zw), 0.0, limits[4]),
+        ((-sb * yu, -sb * yv, cb * yw), (sb * xu, sb * xv, -cb * xw), 0.0, limits[6]),
+    )
+    terms = np.zeros((3, *np.broadcast_shapes(np.shape(sg), np.shape(sa)), 10))  # A, B, C
+    terms[1, ..., 0], terms[2, ..., 0] = sa * sg, ca * cg - np.cos(limits[1])
+    terms[0, ..., 1], terms[1, ..., 1], terms[2, ..., 1] = -sb * zu, -sb * zv, cb * zw - np.cos(limits[5])
+    for joint, (numerator, denominator, offset, limit) in enumerate(forms):
+        for side, angle in enumerate((limit - offset, -limit - offset)):
+            c, s = np.cos(angle), np.sin(angle)
+            for i in range(3):
+                terms[i, ..., 2 + 2 * joint + side] = numerator[i] * c - denominator[i] * s
+    a, b, k = terms
     size = np.hypot(a, b)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.arccos(-k / size)  # NaN where the limit is never met

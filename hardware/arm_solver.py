@@ -41,6 +41,7 @@ _RAVINE = np.concatenate([-np.logspace(-0.3, -6.0, 16), [0.0], np.logspace(-6.0,
 _GRID = np.linspace(-math.pi, math.pi, 24, endpoint=False)
 _FLIPS = ((False, False), (True, False), (False, True), (True, True))  # (shoulder, wrist)
 _ROOT_SIDE_RAD = 1e-9
+_SWIVEL_FIELDS = tuple(field.name for field in fields(Swivel))
 _TURNING = (0, 2, 4, 6)  # joints whose angle the closed form gives up to whole turns
 
 
@@ -198,10 +199,9 @@ class ArmSolver:
                 q[..., k, :3] = q[..., k, :3] * (1.0, -1.0, 1.0) + (math.pi, 0.0, math.pi)
             if wrist:
                 q[..., k, 4:] = q[..., k, 4:] * (1.0, -1.0, 1.0) + (math.pi, 0.0, math.pi)
-        for i in _TURNING:
-            q[..., i] = near[..., i] + np.remainder(q[..., i] - near[..., i] + math.pi, TWO_PI) - math.pi
-            over = np.abs(q[..., i]) > self._limit[i] + LIMIT_SLACK_RAD
-            q[..., i] -= np.where(over, np.sign(q[..., i]) * TWO_PI, 0.0)
+        turning, about, limit = q[..., ::2], near[..., ::2], self._limit[::2] + LIMIT_SLACK_RAD  # joints 1, 3, 5, 7
+        turning[...] = about + np.remainder(turning - about + math.pi, TWO_PI) - math.pi
+        turning -= np.where(np.abs(turning) > limit, np.copysign(TWO_PI, turning), 0.0)
         inside = (np.abs(q) <= self._limit + LIMIT_SLACK_RAD).all(-1)
         return np.where(inside[..., None], np.clip(q, -self._limit, self._limit), q), inside
 
@@ -282,6 +282,8 @@ def _batch_of_one(target: Target) -> tuple[tuple[Array, ...], list[tuple[Array, 
 
 def _spread(at: Swivel) -> Swivel:
     """One more axis at the end of every array, for the arm angles."""
-    values = (getattr(at, field.name) for field in fields(Swivel))
-    wide: list[Any] = [tuple(x[..., None] for x in v) if isinstance(v, tuple) else v[..., None] for v in values]
+    wide: list[Any] = []
+    for name in _SWIVEL_FIELDS:
+        value = getattr(at, name)
+        wide.append(tuple(x[..., None] for x in value) if isinstance(value, tuple) else value[..., None])
     return Swivel(*wide)
