@@ -3,7 +3,7 @@
 Two 640x480 cameras at 30 fps (frames drawn beforehand), an arm at 100 Hz and a hand at 30 Hz, 300 frames an episode.
 Each recorder runs in a process of its own on the same cores and is charged that process' CPU time, from the episode's
 begin until it is saved and readable. Ours saves more (journal, raw streams, all capture times); both save the same
-rows. LeRobot saves with ``save_episode`` alone, its quickest way, which a crash would undo (``docs/decisions/40``).
+rows. LeRobot saves with ``save_episode`` alone, its quickest way: a crash before ``finalize`` would undo it.
 """
 
 from __future__ import annotations
@@ -135,10 +135,9 @@ def ours(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> list[
     return results
 
 
-def lerobot(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> list[Result]:
-    """LeRobot's loop: add_frame at the frames' rate with streaming encoding, then save_episode."""
+def lerobot_set(options: RecordingBenchmark, root: Path, height: int, width: int) -> Any:
+    """An empty LeRobot data set that streams h264."""
     import av
-    from dexloop.datasets.video import count_frames
     from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -147,21 +146,27 @@ def lerobot(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> li
     disable_progress_bars()
     av.logging.set_libav_level(av.logging.ERROR)
     numbers = {"dtype": "float32", "shape": (13,), "names": [f"m{i}.pos" for i in range(13)]}
-    height, width = pictures[CAMERAS[0]][0].shape[:2]
     video = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": numbers, "action": numbers}
     features |= {f"observation.images.{name}": video for name in CAMERAS}
-    encoder = RGBEncoderConfig(vcodec="h264", preset=options.lerobot_preset)
-    dataset = LeRobotDataset.create(
+    return LeRobotDataset.create(
         "local/peer",
         options.rate_hz,
         features,
-        root=folder / "set",
-        rgb_encoder=encoder,
+        root=root,
+        rgb_encoder=RGBEncoderConfig(vcodec="h264", preset=options.lerobot_preset),
         streaming_encoding=True,
         # One file per episode, as ours: otherwise each save copies all earlier episodes' videos.
         video_files_size_in_mb=1,
     )
+
+
+def lerobot(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> list[Result]:
+    """LeRobot's loop: add_frame at the frames' rate with streaming encoding, then save_episode."""
+    import av
+    from dexloop.datasets.video import count_frames
+
+    dataset = lerobot_set(options, folder / "set", *pictures[CAMERAS[0]][0].shape[:2])
     results = []
     for episode in range(options.episodes):
         added, begun, start = [], cpu_s(), time.perf_counter()
@@ -195,7 +200,10 @@ def measure(
     """Run a recorder in a fresh process on the given cores."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, context.Pool(1, _limit, (options.cores,)) as pool:
-        return pool.apply(_record, (recorder, options, Path(folder)))
+        results = pool.apply(_record, (recorder, options, Path(folder)))
+        pool.close()
+        pool.join()
+    return results
 
 
 def _limit(cores: int) -> None:
