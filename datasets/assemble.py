@@ -7,7 +7,7 @@ where they are are not touched. The caller's transaction makes all of it one cha
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Item:
 
     meta: EpisodeMeta
     root: Path
-    columns: dict[str, Column] | None  # None: not needed unless the episode moves
+    columns: Callable[[], dict[str, Column]]  # read where the episode moves
     stats: st.Stats
     info: EpisodeInfo
     task_index: int  # in its present data set
@@ -58,12 +58,12 @@ class Item:
 
 def item_of(reader: DatasetReader, index: int, info: EpisodeInfo | None = None) -> Item:
     """An episode of a data set as it is, or with another description."""
-    meta, row = reader.meta(index), reader.row(index)
+    row, meta = reader.row(index), reader.meta(index)
     ours = (reader.root / OWN).exists() and meta.data_path == reader.root / data_file(index)
     return Item(
         meta,
         reader.root,
-        None,
+        lambda: reader.episode(index).columns,
         stats_of_row(row),
         info or meta.info,
         reader.tasks.index(row["tasks"][0]),
@@ -85,7 +85,7 @@ def assemble(
         place = (item.root.resolve(), item.meta.index, item.meta.start, item.task_index)
         stays = place == (change.root.resolve(), index, start, names.index(item.info.task))
         wanted |= {data_file(index), episode_file(index), *(video_file(key, index) for key in schema.video_keys)}
-        parts.append(item.stats if stays and item.untouched else _move(change, schema, item, index, start, names))
+        parts.append(item.stats if stays and item.untouched else move(change, schema, item, index, start, names))
         start += item.meta.rows
     for folder in ("data", "meta/episodes", "videos"):
         for path in (change.root / folder).rglob("*"):
@@ -97,7 +97,7 @@ def assemble(
     change.stage_text(INFO, dump(info_json(schema, features, len(items), start, len(names))))
 
 
-def _move(change: Transaction, schema: Schema, item: Item, index: int, start: int, names: list[str]) -> st.Stats:
+def move(change: Transaction, schema: Schema, item: Item, index: int, start: int, names: list[str]) -> st.Stats:
     """Stage one episode at a new index; its statistics there."""
     checksums = {}
     for key in schema.video_keys:
@@ -112,7 +112,7 @@ def _move(change: Transaction, schema: Schema, item: Item, index: int, start: in
         checksums[key] = crc32(source)
         if not (change.root / target).exists() or not os.path.samefile(source, change.root / target):
             change.stage_link(source, target)
-    columns = dict(item.columns or DatasetReader(item.root).episode(item.meta.index).columns)
+    columns = dict(item.columns())
     columns[SUCCESS] = np.full(item.meta.rows, LABEL[item.info.success], np.int64)
     table, full = data_table(columns, schema, index, start, names.index(item.info.task))
     path = change.stage(data_file(index))

@@ -19,7 +19,7 @@ from . import transaction as tx
 from .check_episode import REPAIR, EpisodeCheck, Finding, check_entry, check_rows, check_video
 from .home import journals_dir
 from .layout import DAMAGED, FILES_PER_CHUNK, OWN, STATS, TASKS, is_dataset, read_json, read_tasks, stats_of_row
-from .reader import DatasetReader, read_parquet
+from .reader import DatasetReader, read_rows
 from .schema import INDEX_COLUMNS, Schema
 from .schema_file import derive_schema, feature_difference, read_schema
 from .transaction import INFO
@@ -141,7 +141,7 @@ def read_entries(root: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         file = str(path.relative_to(root))
         try:
-            rows = read_parquet(path).to_pylist()
+            rows = read_rows(path)
             needed = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
             missing = [name for name in needed if rows and rows[0].get(name) is None]
         except DatasetError as error:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..hardware.errors import BadInput, DatasetError
+from . import stats as st
 from . import transaction as tx
-from .assemble import assemble, item_of
+from .assemble import assemble, item_of, move
 from .check import assert_appendable, run_check
-from .layout import is_dataset
-from .reader import DatasetReader
+from .layout import STATS, dump, episode_file, is_dataset, read_json, stats_of_row
+from .reader import DatasetReader, read_rows
+from .schema import SUCCESS
 from .schema_file import read_schema
 
 _ENCODING = ("video.codec", "video.pix_fmt")
@@ -27,12 +29,21 @@ def label(root: Path, episode: int, success: bool | None, note: str | None = Non
     with tx.lock(root):
         assert_appendable(root)
         reader = DatasetReader(root)
-        old = reader.meta(episode).info
-        new = replace(old, success=success, note=old.note if note is None else note)
-        items = [item_of(reader, i, new if i == episode else None) for i in range(len(reader))]
+        old = reader.meta(episode)
+        new = replace(old.info, success=success, note=old.info.note if note is None else note)
         change = tx.Transaction(root, f"label of episode {episode}", probe)
-        assemble(change, reader.schema, reader.info["features"], reader.tasks, items)
+        mine = move(change, reader.schema, item_of(reader, episode, new), episode, old.start, reader.tasks)
+        # Of the set's statistics only the label's change: those of the other episodes are read and nothing else.
+        labels = [mine if i == episode else _label_stats(root, i) for i in range(len(reader))]
+        total = st.from_json(read_json(root, STATS))
+        total[SUCCESS] = st.aggregate([{SUCCESS: part[SUCCESS]} for part in labels])[SUCCESS]
+        change.stage_text(STATS, dump(st.to_json(total)))
         change.commit()
+
+
+def _label_stats(root: Path, episode: int) -> st.Stats:
+    (row,) = read_rows(root / episode_file(episode), lambda name: name.startswith(f"stats/{SUCCESS}/"))
+    return stats_of_row(row)
 
 
 def delete(root: Path, episodes: Sequence[int], probe: tx.Probe = _nothing) -> int:

@@ -179,7 +179,7 @@ def read_tasks(root: Path) -> list[str]:
     if not (root / TASKS).exists():
         raise DatasetError(f"{root / TASKS} is missing: run `dataset repair`.")
     try:
-        table = pq.read_table(root / TASKS)
+        table = pq.ParquetFile(root / TASKS).read()  # read_table would import pandas
         index, text = table.column("task_index").to_pylist(), table.column("task").to_pylist()
     except (pa.ArrowException, KeyError, OSError) as error:
         raise DatasetError(f"{root / TASKS} cannot be read ({error}): run `dataset repair`.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,11 @@ class DatasetReader:
 
     def row(self, index: int) -> dict[str, Any]:
         """The line of ``meta/episodes`` as it stands there, with its statistics."""
-        self._row(index)
-        rows = read_parquet(self._files[index]).to_pylist()
-        return next(row for row in rows if row["episode_index"] == index)
+        if index not in self._files:
+            self._find(index, _everything)
+        if not any(name.startswith("stats/") for name in self._rows[index]):
+            self._keep(self._files[index], _everything)
+        return self._rows[index]
 
     def _described(self, row: dict[str, Any], data: Path) -> EpisodeInfo:
         """Another tool's edit dropped our columns: what the rows and the tasks say is all that is left."""
@@ -149,26 +151,40 @@ class DatasetReader:
 
     def _row(self, index: int) -> dict[str, Any]:
         if index not in self._rows:
-            path = self.root / episode_file(index)
-            if path.exists():
-                self._keep(path)
-            if index not in self._rows:  # a layout of another tool: look through all
-                for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
-                    self._keep(path)
-            if index not in self._rows:
-                raise DatasetError(f"episode {index} has no entry in meta/episodes: run `dataset check`.")
+            self._find(index, _no_statistics)
         return self._rows[index]
 
-    def _keep(self, path: Path) -> None:
-        names = [name for name in parquet_names(path) if not name.startswith("stats/")]
-        for row in read_parquet(path, names).to_pylist():
+    def _find(self, index: int, wanted: Callable[[str], bool]) -> None:
+        path = self.root / episode_file(index)
+        if path.exists():
+            self._keep(path, wanted)
+        if index not in self._rows:  # a layout of another tool: look through all
+            for other in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+                self._keep(other, wanted)
+        if index not in self._rows:
+            raise DatasetError(f"episode {index} has no entry in meta/episodes: run `dataset check`.")
+
+    def _keep(self, path: Path, wanted: Callable[[str], bool]) -> None:
+        for row in read_rows(path, wanted):
             self._rows[int(row["episode_index"])] = row
             self._files[int(row["episode_index"])] = path
 
 
-def parquet_names(path: Path) -> list[str]:
+def _everything(name: str) -> bool:
+    return True
+
+
+def _no_statistics(name: str) -> bool:
+    """Statistics are most of an entry's 250 columns, and few need them."""
+    return not name.startswith("stats/")
+
+
+def read_rows(path: Path, wanted: Callable[[str], bool] = _everything) -> list[dict[str, Any]]:
+    """Lines of a ``meta/episodes`` file, the wanted columns of it. Raises DatasetError where it is damaged."""
     try:
-        return list(pq.read_schema(path).names)
+        file = pq.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if wanted(name)]
+        return file.read(names, use_threads=False).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 
@@ -176,7 +192,7 @@ def parquet_names(path: Path) -> list[str]:
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Raises DatasetError where the file is missing or damaged."""
     try:
-        return pq.ParquetFile(path).read(columns=columns)
+        return pq.ParquetFile(path).read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 

@@ -299,7 +299,7 @@ def _salvage(
     meta = EpisodeMeta(index, episode.rows, start, info, source, root / episode.data_file, videos)
     task = int(columns["task_index"][0])
     whole = row is not None and complete and not problems and info == _stored(row) and ours
-    return Item(meta, root, columns, stats, info, task, alone=ours, untouched=whole)
+    return Item(meta, root, lambda: columns, stats, info, task, alone=ours, untouched=whole)
 
 
 def _is_ours(root: Path, index: int, row: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from ..hardware.errors import BadInput
 from ..hardware.values import Safety
 from . import rle
 from .reader import DatasetReader, EpisodeData
-from .schema import ACTION, FLAGS, STATE
+from .schema import ACTION, FLAGS, REQUESTED, STATE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,9 +26,14 @@ _LABEL = {True: ("success", "#2e7d32"), False: ("failure", "#c62828"), None: ("n
 def row_seconds(episode: EpisodeData, rate_hz: int) -> NDArray[np.float64]:
     """(rows,) s since the first row: recorded times where there are some, else rows / rate."""
     if "timing.row_ns" in episode.columns:
-        row_ns = episode.columns["timing.row_ns"].astype(np.int64)
+        row_ns = ns(episode, "timing.row_ns")
         return (row_ns - row_ns[0]) / NS
     return np.arange(episode.rows) / rate_hz
+
+
+def ns(episode: EpisodeData, key: str) -> NDArray[np.int64]:
+    """(rows,) ns of a column."""
+    return episode.columns[key].astype(np.int64)
 
 
 def contact_sheet(reader: DatasetReader, index: int, out: Path, pictures: int = 8) -> Path:
@@ -130,7 +135,7 @@ def _plots(figure: Figure, grid: Any, episode: EpisodeData, time_s: NDArray[np.f
     skew = figure.add_subplot(lower[2])
     for key in sorted(key for key in episode.columns if key.startswith("timing.") and key.endswith("_ns")):
         if key.split(".")[1] not in ("row_ns", "skew_ns", "latency_ns", "sent_ns", "input_ns"):
-            age_ms = (episode.columns["timing.row_ns"] - episode.columns[key]).astype(float) / 1e6
+            age_ms = (ns(episode, "timing.row_ns") - ns(episode, key)) / 1e6
             skew.plot(time_s, age_ms, linewidth=1, label=key.removeprefix("timing.").removesuffix("_ns"))
     skew.set_ylim(0, max(1.0, 1.15 * skew.get_ylim()[1]))
     _finish(skew, "age of each stream at its row, ms, over time, s")
@@ -150,7 +155,7 @@ def _follow(
 
 def _safety(axes: Axes, episode: EpisodeData, time_s: NDArray[np.float64]) -> None:
     """When safety changed a command, and by how much."""
-    change = np.abs(episode.columns["command.requested"] - episode.columns[ACTION]).max(1)
+    change = np.abs(episode.columns[REQUESTED].astype(float) - episode.columns[ACTION].astype(float)).max(1)
     axes.plot(time_s, change, color="#6a1b9a", label="largest change, rad or opening")
     flags = episode.columns[FLAGS].astype(np.int64)
     for flag in Safety:

@@ -11,7 +11,7 @@ leaving those columns out (``Schema.measured`` is False); it makes nothing up.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,9 +119,10 @@ def _create(group: Any, schema: Schema, total: int) -> dict[str, Any]:
     compressor = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
     out = {}
     for name, width in _SHAPES.items():
-        if width == 13:
-            shape, chunks, kind = (total, 13), (min(total, 1024), 13), "float32"
-        else:
+        shape: tuple[int, ...] = (total, 13)
+        chunks: tuple[int, ...] = (min(total, 1024), 13)
+        kind = "float32"
+        if width != 13:
             columns, rows, _ = schema.video_size(HEAD if name == "rgbm" else WRIST)
             # A frame a chunk: training reads single frames at random.
             shape, chunks, kind = (total, rows, columns, width), (1, rows, columns, width), "uint8"
@@ -193,8 +194,7 @@ def _episode(
         HEAD: _encode(rgbm[..., :3][..., flip], schema.rate_hz),
         WRIST: _encode(wrist[..., flip], schema.rate_hz),
     }
-    declared = {"joints": list(convention.joints), "arm_unit": convention.arm_unit}
-    declared |= {"open_value": convention.open_value, "colour": convention.colour}
+    declared = {**asdict(convention), "joints": list(convention.joints)}
     note = "imported: no capture times, requests, safety flags or sensors exist"
     info = EpisodeInfo(task, None, note, f"import of {origin}", extra={"convention": declared, "times": "none"})
     return AlignedEpisode(float(schema.rate_hz), columns, videos, info)
