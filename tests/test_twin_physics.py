@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -110,7 +111,8 @@ def test_what_is_too_heavy_is_dropped() -> None:
 
 
 def test_object_at_rest_stays_where_it_is() -> None:
-    world = TwinWorld(NO_CAMERAS, cylinder())
+    """Even while it is simulated."""
+    world = TwinWorld(replace(NO_CAMERAS, sleep=False), cylinder())
     world.clock.sleep_until_ns(1 * NS)  # first contact settles by microns
     before, fastest = world.object_pose(0), 0.0
     for k in range(100):
@@ -119,6 +121,22 @@ def test_object_at_rest_stays_where_it_is() -> None:
     after = world.object_pose(0)
     np.testing.assert_allclose(after, before, atol=2e-5)
     assert fastest < 1e-4
+
+
+def test_sleeping_objects_wake_when_they_are_touched_or_moved() -> None:
+    """A grasp from sleep ends as one without it does; a sleeper put into the air falls."""
+    asleep, awake = (replace(NO_CAMERAS, sleep=sleep) for sleep in (True, False))
+    lifts = [grasp_and_lift(config).object_lift_m(0) for config in (asleep, awake)]
+    assert lifts[0] == pytest.approx(lifts[1], abs=2e-3)
+    world = TwinWorld(asleep, cylinder())
+    world.clock.sleep_until_ns(NS // 2)
+    assert world.data.ncon == 0  # nobody looks at a sleeper's contacts
+    before = world.object_pose(0)
+    pose = before.copy()
+    pose[2, 3] += 0.1
+    world.set_object_pose(0, pose)
+    world.clock.sleep_until_ns(NS)
+    assert world.object_pose(0)[2, 3] == pytest.approx(before[2, 3], abs=1e-3)
 
 
 def test_wrench_is_what_the_environment_exerts() -> None:

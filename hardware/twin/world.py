@@ -61,6 +61,8 @@ class TwinConfig:
     """Noise of the wrist's force sensor."""
     noslip_iterations: int = 2
     """Passes of MuJoCo's no-slip solver: without them a held object creeps by 0.5 mm/s."""
+    sleep: bool = True
+    """Objects at rest that nothing moving touches are not simulated: up to 20 times faster in front of a full table."""
     seed: int | None = None
     """Of all noise; None = the scene's seed, or 0."""
     controllers: ControllerConfig = field(default_factory=ControllerConfig)
@@ -145,6 +147,8 @@ class TwinWorld:
     def _compile(self, scene: SceneSpec | SceneBuilder | None) -> mujoco.MjModel:
         spec = rig_spec(self.rig, self.config.timestep_s)
         spec.option.noslip_iterations = self.config.noslip_iterations
+        if self.config.sleep:
+            spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
         width, height = self.config.camera_size
         spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
         if scene is None:
