@@ -87,11 +87,13 @@ class FollowerConfig:
     """Cut-off of the estimate of the input's speed."""
     acceleration_limit: float = 60.0
     """Per s^2."""
+    jerk_limit: float = np.inf
+    """Per s^3."""
     speed_limit: float = 1.0
     """Per s."""
 
     def __post_init__(self) -> None:
-        limits = (self.acceleration_limit, self.speed_limit)
+        limits = (self.acceleration_limit, self.jerk_limit, self.speed_limit)
         positive = (self.stiffness_rad_s, self.urgent_stiffness_rad_s, self.speed_cutoff_hz, *limits)
         if min(positive) <= 0 or self.stiffness_per_speed < 0 or not 0 <= self.lead <= 1:
             raise BadInput(f"A follower needs positive stiffness and limits and a lead from 0 to 1, got {self}.")
@@ -111,10 +113,13 @@ class Follower:
         self._value: Array | None = None if value is None else np.array(value, float)
         self._input = np.zeros(0) if value is None else np.array(value, float)
         self._speed = np.zeros_like(self._input)
+        self._acceleration = np.zeros_like(self._input)
         self._input_speed = np.zeros_like(self._input)
+        self._stiffness: Array = np.full_like(self._input, self.config.stiffness_rad_s)
+        self._coasted_s = 0.0
 
     def __call__(self, value: Array, dt_s: float, urgency: Array | float = 0.0) -> Array:
-        """Output at the end of ``dt_s``, shape of ``value``. The first value passes unchanged.
+        """A new input, and the output at the end of ``dt_s``. The first value passes unchanged.
 
         ``urgency`` 0..1, by component or for all: stiffens up to ``urgent_stiffness_rad_s``.
         """
@@ -125,26 +130,49 @@ class Follower:
         if dt_s <= 0:
             return self._value.copy()
         config = self.config
-        seen = (value - self._input) / dt_s
+        since_s = dt_s + self._coasted_s
+        seen = (value - self._input) / since_s
         self._input = value.copy()
-        self._input_speed = self._input_speed + smoothing(config.speed_cutoff_hz, dt_s) * (seen - self._input_speed)
+        self._input_speed = self._input_speed + smoothing(config.speed_cutoff_hz, since_s) * (seen - self._input_speed)
         stiffness = config.stiffness_rad_s + config.stiffness_per_speed * np.abs(self._input_speed)
-        stiffness = stiffness + urgency * np.maximum(config.urgent_stiffness_rad_s - stiffness, 0.0)
+        self._stiffness = stiffness + urgency * np.maximum(config.urgent_stiffness_rad_s - stiffness, 0.0)
+        out = self.coast(dt_s)
+        self._coasted_s = 0.0
+        return out
+
+    def coast(self, dt_s: float) -> Array:
+        """The output ``dt_s`` later with no new input, for outputs that are wanted more often than inputs come."""
+        assert self._value is not None, "nothing to go on from: no input yet"
+        if dt_s <= 0:
+            return self._value.copy()
+        self._coasted_s += dt_s
+        config = self.config
         steps = max(1, int(np.ceil(dt_s / self._STEP_S)))
         h = dt_s / steps
-        stiffness = np.minimum(stiffness, 0.5 / h)
+        stiffness = np.minimum(self._stiffness, 0.5 / h)
         pull, damping = stiffness * stiffness, 2.0 * stiffness
         limit, top = config.acceleration_limit, config.speed_limit
         lead = np.abs(self._input_speed)
         for _ in range(steps):
-            acceleration = pull * (value - self._value) + damping * (config.lead * self._input_speed - self._speed)
-            self._speed = self._speed + np.minimum(np.maximum(acceleration, -limit), limit) * h
+            away = self._input - self._value
+            wanted = pull * away + damping * (config.lead * self._input_speed - self._speed)
+            speed = self._speed + np.minimum(np.maximum(wanted, -limit), limit) * h
             # Never faster than it can brake before the input, beside what the input itself moves.
-            brake = np.sqrt(2.0 * limit * np.abs(value - self._value)) + lead
-            bound = np.minimum(brake, top)
-            self._speed = np.minimum(np.maximum(self._speed, -bound), bound)
+            bound = np.minimum(np.sqrt(2.0 * limit * np.abs(away)) + lead, top)
+            speed = np.minimum(np.maximum(speed, -bound), bound)
+            if config.jerk_limit < np.inf:
+                speed = self._gently(speed, h)
+            self._speed = speed
             self._value = self._value + self._speed * h
         return self._value.copy()
+
+    def _gently(self, speed: Array, h: float) -> Array:
+        """The speed nearest to ``speed`` after ``h`` seconds that the jerk limit allows, never beyond the top speed."""
+        change = self.config.jerk_limit * h
+        wanted = (speed - self._speed) / h
+        self._acceleration = np.minimum(np.maximum(wanted, self._acceleration - change), self._acceleration + change)
+        top = self.config.speed_limit
+        return np.minimum(np.maximum(self._speed + self._acceleration * h, -top), top)
 
 
 class OneEuroPose:

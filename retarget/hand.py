@@ -106,6 +106,18 @@ class HandRetargeter:
         self._meet = self._output is not None
         self._time_s = None
 
+    def advance(self, time_s: float) -> Array:
+        """The opening (6,) at ``time_s``, with no new sample: the follower goes on. For control faster than samples.
+
+        Raises BadInput before the first sample where no opening is known.
+        """
+        if self._output is None:
+            raise BadInput("The hand was never seen and there is no opening to hold: call reset(opening) first.")
+        if self._follower and self._time_s is not None and 0 < time_s - self._time_s <= LONG_GAP_S:
+            self._output = np.clip(self._follower.coast(time_s - self._time_s), 0.0, 1.0)
+            self._time_s = time_s
+        return self._output.copy()
+
     def hold(self) -> Array | None:
         """The opening that is held, (6,), or None before the first sample."""
         return None if self._output is None else self._output.copy()

@@ -50,7 +50,10 @@ class WristRetargetConfig:
             stiffness_per_speed=4.0,
             lead=0.6,
             speed_cutoff_hz=3.0,
-            acceleration_limit=2.3,  # 520 deg/s2 at a joint of 225 deg/s: inside what SafeRobot lets through
+            # 400 deg/s2 and 240 rad/s3 at a joint of 225 deg/s: inside what SafeRobot lets through, with room for
+            # ticks that come late.
+            acceleration_limit=1.8,
+            jerk_limit=60.0,
             speed_limit=0.78,
         )
     )
@@ -128,7 +131,7 @@ class WristRetargeter:
         self._palm0 = self.world_T_palm(self._q)
         self._aimed = self._palm0
         self._hand0: Transform | None = None
-        self._time_s: float | None = None
+        self._sampled_s = self._time_s = 0.0  # of the last sample, of the last output
         self.engaged = True
 
     def release(self) -> None:
@@ -149,15 +152,15 @@ class WristRetargeter:
             self.release()
         if not self.engaged:
             return WristResult(self._q.copy(), self.world_T_palm(self._q), IkStatus.OK, False, 0.0)
-        if self._hand0 is None or self._time_s is None:
-            self._hand0, self._time_s = pose, time_s
-        dt_s = time_s - self._time_s
-        self._time_s = time_s
+        if self._hand0 is None:
+            self._hand0 = pose
+            self._sampled_s = self._time_s = time_s
         wish = self._wish(pose)
         aim = self._reachable(self._inside(wish))
-        aim = self._limited(aim, min(max(dt_s, 0.0), LONG_GAP_S))
+        aim = self._limited(aim, min(max(time_s - self._sampled_s, 0.0), LONG_GAP_S))
+        self._sampled_s = time_s
         status = self._solve(aim)
-        self._step(min(max(dt_s, 0.0), LONG_GAP_S))
+        self._step(time_s)
         missed = float(np.linalg.norm(wish[:3, 3] - self._aimed[:3, 3]))
         return WristResult(self._q.copy(), self._aimed, status, True, missed)
 
@@ -214,16 +217,27 @@ class WristRetargeter:
             share, whole = 0.5 * share, False
         return IkStatus.JOINT_LIMIT
 
-    def _step(self, dt_s: float) -> None:
-        assert self._q is not None
+    def advance(self, time_s: float) -> Array:
+        """Joint angles (7,) at ``time_s``, with no new sample: the joints go on. BadInput before :meth:`reset`."""
+        if self._q is None:
+            raise BadInput("The arm's position is not known: call reset(arm_q) before advance().")
+        if self.engaged and self._hand0 is not None and self._follower and time_s > self._time_s:
+            self._set(self._follower.coast(min(time_s - self._time_s, LONG_GAP_S)))
+            self._time_s = time_s
+        return self._q.copy()
+
+    def _step(self, time_s: float) -> None:
         assert self._solved is not None
         if self._follower:
-            limits = self.kinematics.limits
-            self._q = np.clip(
-                self._follower(self._solved / self._speeds, dt_s) * self._speeds, limits[:, 0], limits[:, 1]
-            )
+            dt_s = min(max(time_s - self._time_s, 0.0), LONG_GAP_S)
+            self._set(self._follower(self._solved / self._speeds, dt_s))
         else:
             self._q = self._solved.copy()
+        self._time_s = time_s
+
+    def _set(self, followed: Array) -> None:
+        limits = self.kinematics.limits
+        self._q = np.clip(followed * self._speeds, limits[:, 0], limits[:, 1])
 
 
 def soft_clip(value: Array, low: Array, high: Array, margin: float) -> Array:

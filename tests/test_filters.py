@@ -133,6 +133,19 @@ def test_smoothing_is_a_weight(cutoff: float, dt_s: float) -> None:
     assert 0.0 < smoothing(cutoff, dt_s) < 1.0
 
 
+def test_coasting_between_inputs_changes_little() -> None:
+    """Outputs at 60 Hz from inputs at 30 Hz lie on the way that 30 Hz alone would take, and lag no more."""
+    plain, coasting = Follower(FollowerConfig(speed_limit=3.0)), Follower(FollowerConfig(speed_limit=3.0))
+    worst = 0.0
+    for i in range(120):
+        target = np.array([0.3 * np.sin(2 * np.pi * 0.5 * i / 30)])
+        a = plain(target, 1 / 30)
+        b = coasting(target, 1 / 60)
+        coasting.coast(1 / 60)
+        worst = max(worst, float(np.abs(a - b).max()))
+    assert worst < 0.04
+
+
 def test_time_that_stands_still_changes_nothing() -> None:
     follower, one_euro = Follower(), OneEuro()
     for f in (follower, one_euro):

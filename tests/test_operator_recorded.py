@@ -67,7 +67,8 @@ def test_plays_by_its_own_times(rate_hz: float) -> None:
     assert answers[-1][1].done
     assert answers[-1][0] - START_NS == pytest.approx(59 / 30 * NS, abs=NS / rate_hz + 1)
     captured = [a.command.captured_ns for _, a in answers if a.command is not None]
-    assert (np.diff(captured) > 0).all(), "a sample is used once"
+    assert (np.diff(captured) >= 0).all()
+    assert len(captured) == len(answers), "a command at every tick, also between samples"
     for now_ns, answer in answers:
         if answer.command is None:
             continue
@@ -75,14 +76,18 @@ def test_plays_by_its_own_times(rate_hz: float) -> None:
         assert 0 <= age_ns < NS / 30 + 2, "the newest sample that is due, never one from the future"
         assert answer.raw_captured_ns == answer.command.captured_ns
         index = round((answer.command.captured_ns - START_NS) * 30 / NS)
-        assert np.array_equal(answer.raw["hand_keypoints"], hand_points()[index])
+        if answer.raw:
+            assert np.array_equal(answer.raw["hand_keypoints"], hand_points()[index])
+    journalled = [a.raw_captured_ns for _, a in answers if a.raw]
+    assert (np.diff(journalled) > 0).all(), "a sample is journalled once"
+    assert len(journalled) == min(60, len(answers))
 
 
 def test_slow_sessions_skip_no_sample() -> None:
-    """At 10 Hz and 60 Hz every sample went through the filter: the hand ends at the same place."""
+    """At 10 Hz and 60 Hz every sample went through the filter: the hand ends at the same place, near enough."""
     slow = play(RecordedOperator(recording()), 10.0)[-1][1].command
     fast = [a.command for _, a in play(RecordedOperator(recording()), 60.0) if a.command is not None][-1]
-    assert np.allclose(slow.hand, fast.hand, atol=1e-12)
+    assert np.allclose(slow.hand, fast.hand, atol=0.02)
 
 
 def test_without_wrist_poses_the_arm_stays() -> None:
@@ -145,7 +150,8 @@ def test_the_real_recording_plays() -> None:
     answers = play(operator, 60.0, 15.0)
     assert answers[-1][1].done
     commands = np.array([a.command.hand for _, a in answers if a.command is not None])
-    assert len(commands) == 420
+    assert len(commands) == len(answers)
+    assert sum(bool(a.raw) for _, a in answers) == 420
     assert commands.min() >= 0.0
     assert commands.max() <= 1.0
     assert (commands.max(axis=0) - commands.min(axis=0) > 0.5).all(), "every motor moves"

@@ -50,6 +50,7 @@ class RecordedOperator:
         self._sample_ns = np.round((self.recording.time_s - self.recording.time_s[0]) * NS).astype(np.int64)  # (N,)
         self._next = len(self._sample_ns)
         self._start_ns = 0
+        self._tracked = False
 
     def begin(self, state: RobotState, now_ns: int) -> None:
         """From the first sample. The hand goes to the operator's at its own speed; the arm starts where it stands."""
@@ -67,29 +68,34 @@ class RecordedOperator:
         self._wrist.release()
 
     def act(self, state: RobotState, now_ns: int) -> OperatorInput:
-        """The command of the newest sample that is due; None while none is new or the hand is lost."""
+        """Where hand and arm are now on their way to the newest sample that is due; None while the hand is lost."""
         due = int(np.searchsorted(self._sample_ns, now_ns - self._start_ns, side="right"))
-        done = due >= len(self._sample_ns)
-        if due <= self._next:
-            return OperatorInput(None, done=done)
-        tracked, hand = False, state.hand.opening
+        done, fresh = due >= len(self._sample_ns), due > self._next
         for i in range(self._next, due):
-            hand, tracked = self._follow(i)
-        newest = due - 1
+            self._follow(i)
         self._next = due
-        captured_ns = self._start_ns + int(self._sample_ns[newest])
-        raw: dict[str, NDArray[np.generic]] = {"hand_keypoints": self.recording.keypoints_m[newest]}
+        if due == 0:
+            return OperatorInput(None)
+        captured_ns = self._start_ns + int(self._sample_ns[due - 1])
+        raw: dict[str, NDArray[np.generic]] = {}
+        if fresh:
+            raw["hand_keypoints"] = self.recording.keypoints_m[due - 1]
+            if self.recording.world_T_hand is not None:
+                raw["wrist"] = self.recording.world_T_hand[due - 1]
+        if not self._tracked:
+            note = f"hand lost at {self._sample_ns[due - 1] / NS:.2f} s: holding" if fresh else ""
+            return OperatorInput(None, raw, captured_ns, note=note, done=done)
+        now_s = float(self.recording.time_s[0]) + (now_ns - self._start_ns) / NS
         if self.recording.world_T_hand is not None:
-            raw["wrist"] = self.recording.world_T_hand[newest]
-        command = Command(captured_ns, self._arm_q.copy(), hand) if tracked else None
-        note = "" if tracked else f"hand lost at {self._sample_ns[newest] / NS:.2f} s: holding"
-        return OperatorInput(command, raw, captured_ns, note=note, done=done)
+            self._arm_q = self._wrist.advance(now_s)
+        command = Command(captured_ns, self._arm_q.copy(), self._hand.advance(now_s))
+        return OperatorInput(command, raw, captured_ns, done=done)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _follow(self, index: int) -> tuple[Array, bool]:
-        """Retarget sample ``index``: the hand's opening (6,) and whether the hand was tracked."""
+    def _follow(self, index: int) -> None:
+        """Retarget sample ``index``."""
         time_s = float(self.recording.time_s[index])
         result = self._hand.retarget(self.recording.keypoints_m[index], time_s)
         if self.recording.world_T_hand is not None:
@@ -97,5 +103,5 @@ class RecordedOperator:
                 self._wrist.release()
             elif not self._wrist.engaged:
                 self._wrist.engage()
-            self._arm_q = self._wrist.retarget(self.recording.world_T_hand[index], time_s).arm_q
-        return result.opening, result.tracked
+            self._wrist.retarget(self.recording.world_T_hand[index], time_s)
+        self._tracked = result.tracked
