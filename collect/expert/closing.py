@@ -35,6 +35,7 @@ class HandCloser:
         # Digits that have further to go start first: all should meet the object at about the same time.
         travel = grasp.preshape[:5] - np.minimum(grasp.contact, grasp.preshape[:5])
         self._rate = np.maximum(travel / max(float(travel.max()), 1e-3), 0.35) * config.speed_per_s
+        self._thumb_waits = grasp.thumb_waits
         self._touched = np.zeros(5, bool)
         self._elapsed_s = 0.0
         self._squeezed_s = 0.0
@@ -55,6 +56,7 @@ class HandCloser:
             self.done = self._squeezed_s > config.squeeze_s
         else:
             moving = ~self._touched
+            moving[0] &= not self._thumb_waits or self._touched[1:].sum() >= 2
             self._command[:5][moving] -= self._rate[moving] * self._period_s
         self._command = np.clip(self._command, 0.0, 1.0)
         return self._command.copy()

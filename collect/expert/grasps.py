@@ -8,6 +8,7 @@ clearance allows, then closed on the object by :class:`.preview.HandPreview`; th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,8 @@ from .shape import Shape
 
 Array = NDArray[np.float64]
 UP = np.array([0.0, 0.0, 1.0])
+NEIGHBOURHOOD_M = 0.25
+WIDEST_M = 0.095  # that thumb and fingers could straddle
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,21 @@ class Family:
     thumb: float  # preshape opening of the thumb's bend
     rotation: float = 1.0  # of the thumb
     prior: float = 0.0  # added to the score
-    depth_steps: tuple[float, ...] = (0.0, 0.012)  # m back from the deepest place
+    depth_steps: tuple[float, ...] = (0.0, 0.010, 0.022)  # m back from the deepest place
+    # The thumb stays put this far beside the object and the fingers bring the object to it; None: both close.
+    thumb_gap_m: float | None = None
     min_height_m: float = 0.0  # objects lower than this are not tried
+
+    @property
+    def preshape(self) -> Array:
+        """(6,) openings while coming in."""
+        return np.array([self.thumb, *[self.finger] * 4, self.rotation])
 
 
 FAMILIES = (
-    Family("wrap", (25.0, 40.0, 52.0), 0.0, "down", 0.135, -0.045, 0.85, 1.0),
-    Family("pinch", (8.0,), 0.0, "down", 0.145, -0.050, 0.80, 1.0, prior=-0.3),
-    Family("side", (55.0, 70.0, 82.0), -90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07, prior=-0.2),
+    Family("wrap", (18.0, 30.0, 42.0, 54.0), 0.0, "down", 0.135, -0.045, 0.85, 1.0),
+    Family("pinch", (44.0, 54.0, 64.0), 0.0, "down", 0.132, -0.070, 0.78, 0.95, thumb_gap_m=0.006),
+    Family("side", (55.0, 70.0, 82.0), -90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07),
 )
 
 
@@ -51,8 +61,8 @@ class GraspConfig:
     """How candidates are made and scored."""
 
     families: tuple[Family, ...] = FAMILIES
-    headings: int = 24
-    table_margin_m: float = 0.006  # lowest point of the hand above the table
+    headings: int = 20
+    table_margin_m: float = 0.004  # lowest point of the hand above the table
     object_margin_m: float = 0.004  # of the open hand to the target while it comes in
     neighbour_margin_m: float = 0.006
     shifts: tuple[float, ...] = (-1.0, 0.0, 1.0)  # along the closing axis: 0 middle, -1 / 1 walls of something hollow
@@ -74,6 +84,7 @@ class Grasp:
     width_m: float  # of the object along the closing axis
     clearance_m: float  # to neighbours, hand open at the grasp
     score: float
+    thumb_waits: bool = False  # until the fingers have touched
     parts: dict[str, float] = field(default_factory=dict)  # of the score, to read
 
 
@@ -84,17 +95,31 @@ class GraspPlanner:
         self._config = config
         self._preview = preview or HandPreview()
 
-    def propose(self, target: Shape, neighbours: Array) -> list[Grasp]:
-        """Candidates for ``target`` (world frame) among ``neighbours`` (M, 3) m, all with a positive score."""
+    def propose(
+        self,
+        target: Shape,
+        neighbours: Array,
+        reachable: Callable[[Array], bool] = lambda pose: True,
+        turn_rad: float = 0.0,
+    ) -> list[Grasp]:
+        """Candidates for ``target`` (world frame) among ``neighbours`` (M, 3) m, best first.
+
+        ``reachable`` is asked once for each orientation with a rough palm pose, so that what the arm cannot do anyway
+        is not looked at closely. ``turn_rad`` turns the grid of headings: another episode, other grasps.
+        """
+        near = neighbours[np.linalg.norm(neighbours[:, :2] - target.com[:2], axis=1) < NEIGHBOURHOOD_M]
         found: list[Grasp] = []
         for family in self._config.families:
             if target.height_m < family.min_height_m:
                 continue
             for lean in family.lean_deg:
-                for heading in np.arange(self._config.headings) * (2 * np.pi / self._config.headings):
+                for heading in turn_rad + np.arange(self._config.headings) * (2 * np.pi / self._config.headings):
                     rotation = orientation(float(heading), np.deg2rad(lean), np.deg2rad(family.roll_deg))
-                    found += self._place(family, rotation, target, neighbours)
-        return sorted((grasp for grasp in found if grasp.score > 0), key=lambda grasp: -grasp.score)
+                    rough = target.com - rotation @ np.array([family.gap_x_m, 0.008, family.gap_z_m])
+                    rough[2] = max(rough[2], 0.005 - self._preview.lowest_m(family.preshape, rotation))
+                    if reachable(transform(rotation, rough)):
+                        found += self._place(family, rotation, target, near)
+        return sorted(found, key=lambda grasp: -grasp.score)
 
     def _place(self, family: Family, rotation: Array, target: Shape, neighbours: Array) -> list[Grasp]:
         approach = -UP if family.approach == "down" else rotation[:, 0]
@@ -102,26 +127,28 @@ class GraspPlanner:
         closing = closing / np.linalg.norm(closing)
         across = np.cross(approach, closing)
         gap = rotation @ np.array([family.gap_x_m, 0.008, family.gap_z_m])
-        middle = self._across(family, across, gap, target)
-        if middle is None:
-            return []
+        middle = self._across(family, across, target)
         slab = np.abs(target.points @ across - middle) < 0.035
-        depth = target.points @ approach
-        slab &= depth < depth[slab].min() + 0.06 if slab.any() else slab
         if slab.sum() < 4:
             return []
+        depth = target.points @ approach
+        slab &= depth < depth[slab].min() + 0.06
         along = target.points[slab] @ closing
         low, high = float(along.min()), float(along.max())
+        if high - low > WIDEST_M and not is_hollow(target):
+            return []
         found = []
-        for shift in self._config.shifts:
-            at = (low + high) / 2 + shift * max(0.0, (high - low) / 2 - 0.006)
-            if shift and high - low < 0.05:
-                continue
-            origin = (at - gap @ closing) * closing + (middle - gap @ across) * across
+        for shift in self._config.shifts if high - low > 0.05 and is_hollow(target) else (0.0,):
+            at = (low + high) / 2 + shift * ((high - low) / 2 - 0.006)
+            place = at - gap @ closing
+            if family.thumb_gap_m is not None:
+                thumb = rotation @ self._preview.thumb_tip(family.preshape)
+                place = low - self._preview.radius_m - family.thumb_gap_m - thumb @ closing
+            origin = place * closing + (middle - gap @ across) * across
             found += self._descend(family, rotation, approach, origin, target, neighbours, high - low, shift)
         return found
 
-    def _across(self, family: Family, across: Array, gap: Array, target: Shape) -> float | None:
+    def _across(self, family: Family, across: Array, target: Shape) -> float:
         """Where the hand's middle goes along ``across``: over the centre of mass, or at a height for a side grasp."""
         if family.approach == "down":
             return float(target.com @ across)
@@ -141,32 +168,29 @@ class GraspPlanner:
         shift: float,
     ) -> list[Grasp]:
         """Slide along the approach as deep as clearance allows, then score a few depths."""
-        preshape = np.array([family.thumb, *[family.finger] * 4, family.rotation])
+        preshape = family.preshape
         front = float((target.points @ approach).min())
-        deepest = None
         reach = float(rotation[:, 0] @ approach) * 0.13 + float(-rotation[:, 2] @ approach) * 0.03
-        for into in np.arange(-0.03, 0.12, 0.006):
-            pose = transform(rotation, origin + (front + into - reach) * approach)
-            if self._preview.lowest_m(preshape, pose) < self._config.table_margin_m:
-                break
-            if self._clear(preshape, pose, target.points) < self._config.object_margin_m:
-                break
-            if len(neighbours) and self._clear(preshape, pose, neighbours) < self._config.neighbour_margin_m:
-                break
-            deepest = into
-        if deepest is None:
+        depths = front - reach + np.arange(-0.09, 0.12, 0.007)
+        origins = origin + depths[:, None] * approach  # (D, 3)
+        free = origins[:, 2] + self._preview.lowest_m(preshape, rotation) >= self._config.table_margin_m
+        free &= self._clear(preshape, rotation, origins, target.points[::2]) >= self._config.object_margin_m
+        if len(neighbours):
+            free &= self._clear(preshape, rotation, origins, neighbours[::2]) >= self._config.neighbour_margin_m
+        if not free[0]:
             return []
+        deepest = depths[int(np.argmin(free)) - 1 if not free.all() else -1]
         found = []
         for back in family.depth_steps:
-            pose = transform(rotation, origin + (front + deepest - back - reach) * approach)
+            pose = transform(rotation, origin + (deepest - back) * approach)
             grasp = self._score(family, pose, approach, preshape, target, neighbours, width, shift)
             if grasp is not None:
                 found.append(grasp)
         return found
 
-    def _clear(self, opening: Array, world_T_palm: Array, points: Array) -> float:
-        local = (points - world_T_palm[:3, 3]) @ world_T_palm[:3, :3]
-        return self._preview.clearance(opening, local)
+    def _clear(self, opening: Array, rotation: Array, origins: Array, points: Array) -> Array:
+        """Clearance (D,) m of the hand with its palm at ``origins`` (D, 3)."""
+        return self._preview.clearance(opening, (points[None] - origins[:, None]) @ rotation)
 
     def _score(
         self,
@@ -180,12 +204,16 @@ class GraspPlanner:
         shift: float,
     ) -> Grasp | None:
         local = (target.points - pose[:3, 3]) @ pose[:3, :3]
-        closure = self._preview.close(preshape, local, target.normals @ pose[:3, :3])
+        closing = pose[:3, 2] - (pose[:3, 2] @ approach) * approach
+        drag = -(family.thumb_gap_m or 0.0) * (closing / np.linalg.norm(closing)) @ pose[:3, :3]
+        closure = self._preview.close(preshape, local[::2], (target.normals @ pose[:3, :3])[::2], drag)
         com = (target.com - pose[:3, 3]) @ pose[:3, :3]
         parts = contact_score(closure, com)
         if parts is None:
             return None
-        clearance = self._clear(preshape, pose, neighbours) if len(neighbours) else 0.1
+        clearance = 0.1
+        if len(neighbours):
+            clearance = float(self._clear(preshape, pose[:3, :3], pose[None, :3, 3], neighbours)[0])
         parts |= {
             "prior": family.prior,
             "hollow": -0.3 * abs(shift),
@@ -193,7 +221,18 @@ class GraspPlanner:
             "palm": -4.0 * max(0.0, float(self._preview.palm_distance(local).min()) - 0.02),
         }
         score = float(sum(parts.values()))
-        return Grasp(family.name, pose, approach, preshape, closure.opening, width, clearance, score, parts)
+        return Grasp(
+            family.name,
+            pose,
+            approach,
+            preshape,
+            closure.opening,
+            width,
+            clearance,
+            score,
+            family.thumb_gap_m is not None,
+            parts,
+        )
 
 
 def orientation(heading: float, lean: float, roll: float) -> Array:
@@ -205,11 +244,26 @@ def orientation(heading: float, lean: float, roll: float) -> Array:
     return np.stack([x, np.cos(roll) * y + np.sin(roll) * z, np.cos(roll) * z - np.sin(roll) * y], -1)
 
 
+def is_hollow(shape: Shape) -> bool:
+    """Whether much of the surface faces the middle: a cup or a bowl, which can be taken by its wall."""
+    outward = shape.points - shape.center
+    flat = outward[:, :2] * shape.normals[:, :2]
+    return bool((flat.sum(1) < -0.005).mean() > 0.12)
+
+
 def contact_score(closure: Closure, com: Array) -> dict[str, float] | None:
     """Terms of a hold's quality, or None where thumb and two fingers do not both touch. Palm frame."""
     fingers = closure.touched[1:]
-    if not closure.touched[0] or fingers.sum() < 2:
+    if fingers.sum() < 2:
         return None
+    if not closure.touched[0]:
+        # The fingers may still bring the object to the thumb: worth a try where nothing better is found.
+        grip = closure.point[1:][fingers].mean(0)
+        return {
+            "fingers": 0.25 * float(fingers.sum()),
+            "lever": -10.0 * float(np.linalg.norm(grip - com)),
+            "thumb": -1.0,
+        }
     thumb_n = closure.normal[0]
     finger_n = closure.normal[1:][fingers].mean(0)
     opposed = float(-thumb_n @ finger_n / max(np.linalg.norm(finger_n), 1e-6))

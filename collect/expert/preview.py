@@ -50,32 +50,48 @@ class HandPreview:
         keypoints = self._kinematics.keypoints(opening)
         return keypoints[..., _START, :], keypoints[..., _END, :]
 
-    def lowest_m(self, opening: Array, world_T_palm: Array) -> float:
-        """Height of the hand's lowest point above the world's z = 0 (fingers, thumb, palm box)."""
-        start, end = self.bones(opening)
-        bones = np.concatenate([start, end]) @ world_T_palm[2, :3] - self.radius_m
+    def lowest_m(self, opening: Array, rotation: Array) -> float:
+        """Height of the hand's lowest point over its palm's origin, while the fingers close by half from ``opening``.
+
+        ``rotation`` (3, 3) is world_R_palm.
+        """
+        sweep = np.repeat(opening[None], 4, 0)
+        sweep[:, 1:5] = np.maximum(opening[1:5] - np.array([0.0, 0.12, 0.25, 0.4])[:, None], 0.0)
+        start, end = self.bones(sweep)
+        bones = np.concatenate([start, end], 1) @ rotation[2] - self.radius_m
         corners = np.stack(np.meshgrid(*zip(self._low, self._high, strict=True)), -1).reshape(-1, 3)
-        return float(min(bones.min(), (corners @ world_T_palm[2, :3]).min()) + world_T_palm[2, 3])
+        return float(min(bones.min(), (corners @ rotation[2]).min()))
 
     def palm_distance(self, points: Array) -> Array:
-        """Signed distance (N,) m from the palm box; negative inside."""
+        """Signed distance (...,) m of points (..., 3) from the palm box; negative inside."""
         outside = np.maximum(self._low - points, points - self._high)
         return np.linalg.norm(np.maximum(outside, 0), axis=-1) + np.minimum(outside.max(-1), 0)
 
-    def clearance(self, opening: Array, points: Array) -> float:
-        """Smallest signed distance (m) between the hand at ``opening`` (6,) and ``points`` (N, 3)."""
+    def clearance(self, opening: Array, points: Array) -> Array:
+        """Smallest signed distance (...,) m between the hand at ``opening`` (6,) and point sets (..., N, 3)."""
         start, end = self.bones(opening)
-        return float(min(_to_bones(points, start, end).min() - self.radius_m, self.palm_distance(points).min()))
+        bones = _to_bones(points, start, end).min((-1, -2)) - self.radius_m
+        return np.minimum(bones, self.palm_distance(points).min(-1))
 
-    def close(self, start: Array, points: Array, normals: Array) -> Closure:
-        """Close every bend motor from ``start`` (6,) over ``points`` (N, 3) m until it touches."""
+    def thumb_tip(self, opening: Array) -> Array:
+        """(3,) m, the centre of the thumb's pad."""
+        start, end = self.bones(opening)
+        return end[1] - self.radius_m * (end[1] - start[1]) / np.linalg.norm(end[1] - start[1])
+
+    def close(self, start: Array, points: Array, normals: Array, drag_m: Array | float = 0.0) -> Closure:
+        """Close every bend motor from ``start`` (6,) over ``points`` (N, 3) m until it touches.
+
+        The thumb meets the points moved by ``drag_m`` (3,): the fingers may have brought them along.
+        """
         bone_start, bone_end = self._sweep(float(start[5]))  # (L, 10, 3)
         distance = _to_bones(points, bone_start, bone_end)  # (L, 10, N)
+        if np.any(drag_m):
+            distance[:, :2] = _to_bones(points + drag_m, bone_start[:, :2], bone_end[:, :2])
         opening, touched = np.zeros(5), np.zeros(5, bool)
         point, normal = np.full((5, 3), np.nan), np.full((5, 3), np.nan)
         for digit in range(5):
             near = distance[:, _BONE_DIGIT == digit].min(1)  # (L, N)
-            hit = (near.min(1) < self.radius_m) & (self.levels <= start[DIGIT_MOTOR[digit]] + 1e-9)
+            hit = (near.min(1) < self.radius_m) & (self.levels <= start[DIGIT_MOTOR[digit]] + 0.04)
             if hit.any():
                 level = int(np.argmax(hit))
                 which = int(np.argmin(near[level]))
@@ -92,9 +108,17 @@ class HandPreview:
 
 
 def _to_bones(points: Array, start: Array, end: Array) -> Array:
-    """Distances (..., B, N) m from points (N, 3) to segments (..., B, 3)."""
-    along = end - start
-    length2 = np.maximum((along * along).sum(-1), 1e-12)
-    offset = points - start[..., None, :]  # (..., B, N, 3)
-    t = np.clip(np.einsum("...nk,...k->...n", offset, along) / length2[..., None], 0, 1)
-    return np.linalg.norm(offset - t[..., None] * along[..., None, :], axis=-1)
+    """Distances (P..., S..., B, N) m from point sets (P..., N, 3) to segments (S..., B, 3).
+
+    Squared distances by products of sums: no (..., N, 3) offsets are made, which is what takes the time.
+    """
+    shape = start.shape[:-1]
+    begin, along = start.reshape(-1, 3), (end - start).reshape(-1, 3)  # (K, 3)
+    length2 = np.maximum((along * along).sum(-1), 1e-12)[:, None]
+    turned = np.swapaxes(points, -1, -2)  # (P..., 3, N)
+    to_begin = (turned**2).sum(-2)[..., None, :] - 2.0 * (begin @ turned) + (begin * begin).sum(-1)[:, None]
+    projected = along @ turned - (begin * along).sum(-1)[:, None]  # (P..., K, N)
+    t = np.clip(projected / length2, 0.0, 1.0)
+    squared = to_begin + t * (t * length2 - 2.0 * projected)
+    distance = np.sqrt(np.maximum(squared, 0.0))
+    return distance.reshape(*points.shape[:-2], *shape, points.shape[-2])

@@ -21,6 +21,7 @@ class ReachConfig:
 
     retreat_m: float = 0.10  # pregrasp to grasp, along the approach
     lift_m: float = 0.14
+    overhead_m: tuple[float, ...] = (0.12, 0.06, 0.0)  # how far above the pregrasp the hand arrives, best first
     step_m: float = 0.012  # between inverse kinematics solutions along a straight line
     largest_step_rad: float = 0.25  # of any joint between two of them: more is a jump, not a motion
     limit_margin_rad: float = 0.03
@@ -31,10 +32,12 @@ class ReachPlan:
     """A grasp with the arm's way through it."""
 
     grasp: Grasp
+    entry: Array  # (K, 7) rad, from above the neighbours down to the pregrasp
     approach: Array  # (K, 7) rad, pregrasp to grasp
     lift: Array  # (K, 7) rad, grasp to lifted
     travel_rad: float  # from where the arm was to the pregrasp
     margin_rad: float  # smallest distance of a joint to its limit on the way
+    lift_length_m: float
 
 
 class Reach:
@@ -58,6 +61,10 @@ class Reach:
         if not found.ok or self._margin(found.q[None]) < self._config.limit_margin_rad:
             return None
         return found.q
+
+    def roughly(self, world_T_palm: Transform) -> bool:
+        """Whether the arm gets the palm there at all, from its start posture."""
+        return self.solve(world_T_palm, np.array(START_ARM_Q)) is not None
 
     def line(self, start: Transform, end: Transform, q_near: Array) -> Array | None:
         """Joint waypoints (K, 7) rad of a straight palm motion, the first near ``q_near``; None where it breaks."""
@@ -85,9 +92,28 @@ class Reach:
             lift = self.line(grasp.world_T_palm, lifted, approach[-1])
             if lift is None:
                 continue
-            travel = float(np.abs(approach[0] - q_now).max())
-            return ReachPlan(grasp, approach, lift, travel, self._margin(np.concatenate([approach, lift])))
+            entry = self._entry(pregrasp, approach[0])
+            travel = float(np.abs(entry[0] - q_now).max())
+            return ReachPlan(
+                grasp,
+                entry,
+                approach,
+                lift,
+                travel,
+                self._margin(np.concatenate([approach, lift])),
+                self._config.lift_m,
+            )
         return None
+
+    def _entry(self, pregrasp: Transform, q: Array) -> Array:
+        """From above down to the pregrasp, as high as the arm can."""
+        for height_m in self._config.overhead_m:
+            over = pregrasp.copy()
+            over[2, 3] += height_m
+            line = self.line(pregrasp, over, q)
+            if line is not None:
+                return line[::-1]
+        return q[None]
 
     def _margin(self, q: Array) -> float:
         limits = self.kinematics.limits

@@ -8,7 +8,6 @@ again where it did not. Seeded noise, deliberate misses and varied grasps and sp
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,12 @@ from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_
 from ...hardware.errors import BadInput
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
-from ..expert.closing import ClosingConfig, HandCloser
+from ..expert.attempt import Manner, Posture, Targets, attempt, follow
+from ..expert.closing import ClosingConfig
 from ..expert.grasps import GraspConfig, GraspPlanner
 from ..expert.motion import JointPath, SmoothNoise, SpeedLimits
 from ..expert.reach import Reach, ReachConfig, ReachPlan
+from ..expert.rehearsal import Rehearsal
 from ..expert.shape import Shape, body_shape
 from .base import OperatorInput
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ...hardware.twin.world import TwinWorld
 
 Array = NDArray[np.float64]
-Targets = Generator[tuple[Array, Array, str], RobotState, None]  # yields (arm q (7,), hand (6,), note)
+JERK_RAD_S3 = 160.0  # of the briskest motion
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ScriptConfig:
     miss_rate: float = 0.15  # share of episodes whose first grasp is put beside the object on purpose
     miss_m: tuple[float, float] = (0.035, 0.06)
     retries: int = 3
-    choices: int = 3  # the grasp is drawn from the best so many that the arm can do
+    spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
+    rehearsals: int = 8  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
     hold_s: float = 1.5
     lifted_m: float = 0.10  # the object counts as lifted from here
     place: bool = True  # go on to the bin and back
@@ -56,10 +58,10 @@ class ScriptConfig:
     closing: ClosingConfig = field(default_factory=ClosingConfig)
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.miss_rate <= 1.0 and self.retries >= 0 and self.choices >= 1 and self.rate_hz > 0):
+        if not (0.0 <= self.miss_rate <= 1.0 and self.retries >= 0 and self.rehearsals >= 0 and self.rate_hz > 0):
             raise BadInput(
                 f"script operator: miss_rate {self.miss_rate} must lie in 0..1, retries {self.retries} be >= 0, "
-                f"choices {self.choices} >= 1 and rate_hz {self.rate_hz} > 0"
+                f"rehearsals {self.rehearsals} >= 0 and rate_hz {self.rate_hz} > 0"
             )
 
 
@@ -74,6 +76,7 @@ class ScriptReport:
     lifted: bool = False
     lifted_at_attempt: int = 0  # 1 = with the first honest attempt
     placed: bool = False
+    rehearsals: int = 0
 
 
 class ScriptOperator:
@@ -89,6 +92,8 @@ class ScriptOperator:
         self._rig = DEXGRASPVLA_RIG
         self._reach = Reach(self._rig, self._config.reach)
         self._planner = GraspPlanner(self._config.grasps)
+        self._rehearsal = Rehearsal(world)
+        self._noise_scale = np.repeat([self._config.arm_noise_rad, self._config.hand_noise], [7, 6])
         self.report = ScriptReport()
         self._run: Targets | None = None
 
@@ -103,12 +108,17 @@ class ScriptOperator:
         config, rng = self._config, self._rng
         pace = rng.uniform(*config.pace)
         arm = self._rig.arms[0].arm
-        self._limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, 80.0)).scaled(pace)
-        self._approach_m_s = rng.uniform(*config.approach_m_s)
-        self._lift_m_s = rng.uniform(*config.lift_m_s)
+        limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, JERK_RAD_S3)).scaled(pace)
+        self._manner = Manner(
+            limits,
+            rng.uniform(*config.approach_m_s),
+            rng.uniform(*config.lift_m_s),
+            1.0 / config.rate_hz,
+            config.closing,
+        )
         self._noise = SmoothNoise(rng, 13)
         self._begun_ns = now_ns
-        self._q, self._hand = np.array(state.arm.q), np.array(state.hand.opening)
+        self._posture = Posture(np.array(state.arm.q), np.array(state.hand.opening))
         self._last: Command | None = None
         self._run = self._episode_targets()
         self._started = False
@@ -125,15 +135,16 @@ class ScriptOperator:
                 self._started = True
         except StopIteration:
             return OperatorInput(self._last, done=True)
-        noise = self._noise.at((now_ns - self._begun_ns) / NS)
+        noise = self._noise_scale * self._noise.at((now_ns - self._begun_ns) / NS)
         limits = self._reach.kinematics.limits
-        arm_q = np.clip(q + self._config.arm_noise_rad * noise[:7], limits[:, 0], limits[:, 1])
-        opening = np.clip(hand + self._config.hand_noise * noise[7:], 0.0, 1.0)
+        arm_q = np.clip(q + noise[:7], limits[:, 0], limits[:, 1])
+        opening = np.clip(hand + noise[7:], 0.0, 1.0)
         self._last = Command(state.captured_ns, arm_q, opening)
         return OperatorInput(self._last, note=note)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Give back the copy that grasps are rehearsed in. Safe to call twice."""
+        self._rehearsal.close()
 
     # -- the episode -----------------------------------------------------------------------------------------------
 
@@ -144,7 +155,7 @@ class ScriptOperator:
             plan = self._choose()
             if plan is None:
                 self.report.failures.append("no grasp found")
-                yield self._q, self._hand, "no grasp found that the arm can do"
+                yield self._posture.q, self._posture.hand, "no grasp found that the arm can do"
                 break
             if miss:
                 self.report.misses += 1
@@ -173,37 +184,20 @@ class ScriptOperator:
                 if not self._on_table():
                     break
         self.report.placed = self._in_bin()
-        yield from self._follow(self._path([self._q, np.array(START_ARM_Q)]), np.array(OPEN_HAND), "back to start")
+        yield from self._move([self._posture.q, np.array(START_ARM_Q)], np.array(OPEN_HAND), "back to start")
         self.report.placed = self._in_bin()
 
     def _grasp(self, plan: ReachPlan) -> Targets:
-        """Come in, close, lift. Ends lifted, or as soon as it is clear that the object stayed behind."""
-        grasp = plan.grasp
-        path = self._path([self._q, plan.approach[0]])
-        yield from self._follow(path, grasp.preshape, f"{grasp.family} grasp", hand_from=self._hand)
-        approach_s = self._config.reach.retreat_m / self._approach_m_s
-        yield from self._follow(self._path(plan.approach, approach_s), grasp.preshape)
-        closer = HandCloser(grasp, self._config.closing, 1.0 / self._config.rate_hz)
-        state = yield self._q, self._hand, "close"
-        while not closer.done:
-            self._hand = closer.step(state.hand)
-            state = yield self._q, self._hand, ""
-        lift_s = self._config.reach.lift_m / self._lift_m_s
-        lift = self._path(plan.lift, lift_s)
-        t = 0.0
-        while t < lift.duration_s:
-            t += 1.0 / self._config.rate_hz
-            self._q = lift.at(t)
-            self._hand = closer.hold(state.hand)
-            state = yield self._q, self._hand, ""
-            if t > 0.7 * lift.duration_s and self._lift_m() < 0.02:
-                yield self._q, self._hand, "the object did not come along"
-                return
+        """Come in from above, then the attempt itself."""
+        entry = self._path(np.concatenate([self._posture.q[None], plan.entry]))
+        note = f"{plan.grasp.family} grasp"
+        yield from follow(self._posture, entry, self._manner.period_s, plan.grasp.preshape, note)
+        yield from attempt(self._posture, plan, self._manner, self._lift_m)
 
     def _place(self) -> Targets:
         """Carry over the bin and let go."""
         over, via = np.array(PLACE_ARM_Q), np.array(RETURN_ARM_Q)
-        yield from self._follow(self._path([self._q, via, over]), None, "to the bin")
+        yield from self._move([self._posture.q, via, over], None, "to the bin")
         if self._lift_m() < 0.02 and self._on_table():
             return
         yield from self._open("release")
@@ -212,41 +206,31 @@ class ScriptOperator:
     def _let_go(self) -> Targets:
         """After a grasp that failed: open where we are, then rise clear of the objects."""
         yield from self._open("open to try again")
-        pose = self._reach.palm(self._q)
+        pose = self._reach.palm(self._posture.q)
         raised = pose.copy()
         raised[2, 3] += max(0.0, 0.30 - raised[2, 3])
-        line = self._reach.line(pose, raised, self._q)
+        line = self._reach.line(pose, raised, self._posture.q)
         if line is not None and len(line) > 1:
-            yield from self._follow(self._path(line), None)
+            yield from self._move(line, None)
 
     # -- pieces of motion ------------------------------------------------------------------------------------------
 
     def _path(self, waypoints: list[Array] | Array, shortest_s: float = 0.0) -> JointPath:
-        return JointPath(np.asarray(waypoints), self._limits, shortest_s)
+        return JointPath(np.asarray(waypoints), self._manner.limits, shortest_s)
 
-    def _follow(self, path: JointPath, hand: Array | None, note: str = "", hand_from: Array | None = None) -> Targets:
-        """Run ``path``; the hand goes from where it is to ``hand`` during the first second (None = it holds)."""
-        start = self._hand
-        t = 0.0
-        while t < path.duration_s:
-            t += 1.0 / self._config.rate_hz
-            self._q = path.at(t)
-            if hand is not None:
-                share = min(1.0, t / min(1.0, path.duration_s))
-                self._hand = (1 - share) * start + share * hand
-            yield self._q, self._hand, note
-            note = ""
+    def _move(self, waypoints: list[Array] | Array, hand: Array | None, note: str = "") -> Targets:
+        return follow(self._posture, self._path(waypoints), self._manner.period_s, hand, note)
 
     def _wait(self, seconds: float) -> Targets:
         for _ in range(max(1, round(seconds * self._config.rate_hz))):
-            yield self._q, self._hand, ""
+            yield self._posture.q, self._posture.hand, ""
 
     def _open(self, note: str) -> Targets:
-        start, goal = self._hand, np.array(OPEN_HAND)
+        start, goal = self._posture.hand, np.array(OPEN_HAND)
         steps = round(0.7 * self._config.rate_hz)
         for k in range(1, steps + 1):
-            self._hand = start + (goal - start) * k / steps
-            yield self._q, self._hand, note
+            self._posture.hand = start + (goal - start) * k / steps
+            yield self._posture.q, self._posture.hand, note
             note = ""
 
     # -- what the expert knows -------------------------------------------------------------------------------------
@@ -264,16 +248,25 @@ class ScriptOperator:
         shapes = [shape.moved(self._world.object_pose(i)) for i, shape in enumerate(self._shapes)]
         target = shapes.pop(self._target)
         others = np.concatenate([shape.points for shape in shapes]) if shapes else np.empty((0, 3))
-        plans: list[ReachPlan] = []
-        best = -np.inf
-        for grasp in self._planner.propose(target, others):
-            if len(plans) >= self._config.choices or grasp.score < best - 0.4:
+        turn_rad = self._rng.uniform(0, 2 * np.pi)
+        grasps = self._planner.propose(target, others, self._reach.roughly, turn_rad)
+        order = np.argsort([-grasp.score + self._config.spread * self._rng.normal() for grasp in grasps])
+        tried: list[ReachPlan] = []
+        for index in order:
+            plan = self._reach.plan(grasps[index], self._posture.q)
+            if plan is None:
+                continue
+            if self._config.rehearsals == 0 or self._rehearsed(plan):
+                return plan
+            tried.append(plan)
+            if len(tried) >= self._config.rehearsals:
                 break
-            plan = self._reach.plan(grasp, self._q)
-            if plan is not None:
-                best = max(best, grasp.score)
-                plans.append(plan)
-        return plans[int(self._rng.integers(len(plans)))] if plans else None
+        return tried[0] if tried else None
+
+    def _rehearsed(self, plan: ReachPlan) -> bool:
+        noise = SmoothNoise(self._rng, 13)
+        self.report.rehearsals += 1
+        return self._rehearsal.lifts(plan, self._manner, self._target, noise, self._noise_scale) > self._config.lifted_m
 
     def _missed(self, plan: ReachPlan) -> ReachPlan | None:
         """The same grasp put beside the object on purpose: stopped short, and off to one side."""
@@ -282,7 +275,7 @@ class ScriptOperator:
         side = np.cross(grasp.approach, [0.0, 0.0, 1.0]) if abs(grasp.approach[2]) < 0.9 else np.array([1.0, 0, 0])
         pose = grasp.world_T_palm.copy()
         pose[:3, 3] += -off * grasp.approach + self._rng.uniform(-0.02, 0.02) * side
-        return self._reach.plan(replace(grasp, world_T_palm=pose), self._q)
+        return self._reach.plan(replace(grasp, world_T_palm=pose), self._posture.q)
 
     def _lift_m(self) -> float:
         return float(self._world.object_lift_m(self._target))
