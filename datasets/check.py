@@ -77,6 +77,10 @@ def run_check(root: Path, deep: bool = False) -> Report:
 
 
 def _leftovers(root: Path) -> Iterator[Finding]:
+    owner = tx.held_by(root)
+    if owner:
+        message = f"process {owner} is writing the set: what is found may be a change under way"
+        yield Finding("warning", tx.LOCK, message, "run `dataset check` again when it has ended")
     if (root / tx.STAGING).exists():
         message = "an append or edit was interrupted before it counted; nothing is missing"
         yield Finding("warning", tx.STAGING, message, f"{REPAIR} to clear it away")

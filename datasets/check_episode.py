@@ -201,7 +201,7 @@ def check_video(episode: EpisodeCheck, key: str, deep: bool) -> Iterator[Finding
                     times.append(float(packet.pts * stream.time_base))
                     intra = intra and packet.is_keyframe
     except (av.FFmpegError, IndexError, OSError) as error:
-        yield episode.bad(file, f"is not a readable video ({error})")
+        yield episode.bad(file, f"is not a readable video ({getattr(error, 'strerror', None) or error})")
         return
     yield from _checksum(episode, file, key)
     if size != (width, height):

@@ -154,6 +154,21 @@ def acquire(root: Path) -> int:
     return handle
 
 
+def held_by(root: Path) -> str | None:
+    """The process that holds the lock at this moment, if any. Changes nothing."""
+    try:
+        handle = os.open(root / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return os.read(handle, 64).decode("ascii", "replace").strip() or "unknown"
+    finally:
+        os.close(handle)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder's entries to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -186,6 +186,12 @@ def test_leftovers_are_warnings(root: Path) -> None:
     assert_appendable(root)
 
 
+def test_a_set_that_is_being_written_is_said_to_be(root: Path) -> None:
+    with DatasetWriter(root, SCHEMA):
+        assert "is writing the set" in str(run_check(root))
+    assert run_check(root).findings == ()
+
+
 def test_what_is_no_data_set_is_bad_input(tmp_path: Path, root: Path) -> None:
     with pytest.raises(BadInput, match="no data set"):
         run_check(tmp_path / "nothing")
