@@ -8,10 +8,12 @@ rows. LeRobot saves with ``save_episode`` alone, its quickest way: a crash befor
 
 from __future__ import annotations
 
+import itertools
 import json as jsonlib
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +25,7 @@ import numpy as np
 import tyro
 from dexloop.benchmarks.synthetic_rig import SyntheticCamera, ThreadedRig, draw_frames
 from dexloop.hardware.clock import NS
+from dexloop.hardware.errors import BadInput, DexLoopError
 from dexloop.hardware.values import Command
 from numpy.typing import NDArray
 
@@ -44,6 +47,8 @@ class RecordingBenchmark:
     """Episodes per recorder; the first pays for imports and is not counted."""
     lerobot_preset: str = "ultrafast"
     """x264 preset of LeRobot's recorder; ultrafast is its cheapest."""
+    input: Path | None = None
+    """A video whose pictures are recorded instead of drawn ones."""
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -213,12 +218,30 @@ def _limit(cores: int) -> None:
 def _record(
     recorder: Callable[[RecordingBenchmark, Path, Pictures], list[Result]], options: RecordingBenchmark, folder: Path
 ) -> list[Result]:
-    pictures = {name: draw_frames(min(options.frames, 150), seed=seed) for seed, name in enumerate(CAMERAS)}
+    count = min(options.frames, 150)
+    if options.input is None:
+        pictures = {name: draw_frames(count, seed=seed) for seed, name in enumerate(CAMERAS)}
+    else:
+        shown = film(options.input, count)
+        pictures = {"head": shown, "wrist": shown[::-1]}
     return recorder(options, folder, pictures)
+
+
+def film(path: Path, count: int) -> list[Any]:
+    """The first pictures of a video, (H, W, 3) uint8. Raises BadInput where there are none."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return [frame.to_ndarray(format="rgb24") for frame in itertools.islice(container.decode(video=0), count)]
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise BadInput(f"{path} is no video that can be read ({error}); give an mp4") from error
 
 
 def main(options: RecordingBenchmark) -> None:
     """Print the table, the ratios and, if asked, JSON."""
+    if options.input is not None:
+        film(options.input, 1)
     results = {"dexloop": measure(ours, options)[1:], "lerobot": measure(lerobot, options)[1:]}
     fields = list(Result.__dataclass_fields__)
     mean = {name: {f: float(np.mean([getattr(r, f) for r in rs])) for f in fields} for name, rs in results.items()}
@@ -232,7 +255,7 @@ def main(options: RecordingBenchmark) -> None:
             jsonlib.dumps(
                 {
                     "benchmark": "recording",
-                    "options": asdict(options),
+                    "options": {**asdict(options), "input": str(options.input or "")},
                     "episodes": {name: [asdict(r) for r in rs] for name, rs in results.items()},
                     "mean": mean,
                     "cpu_ratio": mean["dexloop"]["cpu_s"] / mean["lerobot"]["cpu_s"],
@@ -244,4 +267,8 @@ def main(options: RecordingBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(RecordingBenchmark))
+    try:
+        main(tyro.cli(RecordingBenchmark))
+    except DexLoopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
