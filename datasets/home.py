@@ -9,6 +9,7 @@ from pathlib import Path
 from ..hardware.errors import BadInput
 
 JOURNALS = "journals"
+RAW = "raw"  # kept episodes' streams at their own rates, named as their journals, without pictures
 
 
 def home() -> Path:

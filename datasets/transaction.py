@@ -78,8 +78,12 @@ class Transaction:
         self.probe("ready")
         os.rename(staging, self.root / COMMIT)
         sync(self.root)
-        self.probe("committed")
-        finish(self.root, self.probe)
+        try:
+            self.probe("committed")
+            finish(self.root, self.probe)
+        except KeyboardInterrupt:
+            finish(self.root)  # Ctrl-C ends the session, not the change: it is a matter of milliseconds
+            raise
 
     def abandon(self) -> None:
         """Forget everything that was staged."""

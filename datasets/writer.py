@@ -74,6 +74,7 @@ class DatasetWriter:
             raise
 
     def _load(self) -> None:
+        self._stale = False
         self._tasks: list[str] = []
         self._stats: st.Stats | None = None
         self._features: dict[str, Any] | None = None
@@ -95,10 +96,13 @@ class DatasetWriter:
         """
         if self._lock < 0:
             raise DatasetError(f"the writer of {self.root} is closed: open another.")
+        if self._stale:
+            self._load()
         validate(self.schema, episode)
         if (np.asarray(episode.columns[SUCCESS]) != LABEL[episode.info.success]).any():
             raise DatasetError(f"{SUCCESS} does not say the same as the episode's label {episode.info.success}.")
         change = tx.Transaction(self.root, f"append of episode {self.episodes}", self._probe)
+        self._stale = True  # until the end is reached: an interrupted append may have been committed
         try:
             totals = self._stage(change, episode, source)
             change.commit()
@@ -106,6 +110,7 @@ class DatasetWriter:
             raise self._explain(change, error) from error
         index, self.episodes = self.episodes, self.episodes + 1
         self._frames, self._tasks, self._stats, self._features = totals
+        self._stale = False
         return index
 
     def _stage(

@@ -211,6 +211,7 @@ def test_journals_are_offered_and_recovered_once(root: Path, tmp_path: Path, emp
     assert [reader.meta(before + i).info.seed for i in range(2)] == [5, 6]
     assert [reader.meta(before + i).info.success for i in range(2)] == [None, True]
     assert reader.meta(before).rows >= 18
+    assert [path.name for path in sorted((target / "raw").iterdir())] == ["a.h5", "b.h5"]
     # The session was killed after the append and before the journal was put away: it is not added a second time.
     record(target / "journals/b.journal.h5", 6, cut_off=False)
     again = repair(target, recover=True)

@@ -144,6 +144,25 @@ def test_killed_at_every_step_nothing_finished_is_lost(tmp_path: Path) -> None:
         assert_appendable(root)
 
 
+@pytest.mark.parametrize(("at", "count"), [("ready", 1), ("committed", 2), ("installed", 2)])
+def test_ctrl_c_leaves_no_half_done_change(tmp_path: Path, at: str, count: int) -> None:
+    def interrupt(step: str) -> None:
+        if armed and step.startswith(at):
+            armed.clear()
+            raise KeyboardInterrupt
+
+    armed = [True]
+    write(tmp_path / "set", 1)
+    with DatasetWriter(tmp_path / "set", SCHEMA, interrupt) as writer:
+        with pytest.raises(KeyboardInterrupt):
+            writer.append(make_episode(1, 6))
+        report = run_check(tmp_path / "set")
+        assert report.ok
+        assert report.episodes == count
+        assert writer.append(make_episode(2, 6)) == count
+    assert run_check(tmp_path / "set").findings == ()
+
+
 def test_a_full_disk_is_said_and_leaves_the_set_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "set", 1)
 
@@ -155,7 +174,7 @@ def test_a_full_disk_is_said_and_leaves_the_set_whole(tmp_path: Path, monkeypatc
             patch.setattr(writer_module, "write_table", full)
             with pytest.raises(DatasetError, match=r"disk of .* is full"):
                 writer.append(make_episode(1, 6))
-        assert run_check(tmp_path / "set").findings == ()
+        assert [finding.file for finding in run_check(tmp_path / "set").findings] == [tx.LOCK]
         writer.append(make_episode(1, 6))
     assert run_check(tmp_path / "set").ok
 
