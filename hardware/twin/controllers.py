@@ -121,7 +121,7 @@ class ArmController:
             np.sqrt(change**2 + 2.0 * self._acceleration * np.maximum(distance - near / 2.0, 0.0)) - change,
         )
         wanted = np.copysign(np.minimum(wanted, self._speed), error)
-        self._velocity += np.clip(wanted - self._velocity, -change, change)
+        self._velocity += np.minimum(np.maximum(wanted - self._velocity, -change), change)
         step = self._velocity * self._step_s
         arrived = (np.abs(step) >= distance) & (distance < 1e-9)
         self.reference = np.where(arrived, self._target, self.reference + step)

@@ -47,7 +47,7 @@ class HandForces:
 
     def tip_force(self, q: Array) -> Array:
         """The largest force at each fingertip, N, (6,)."""
-        bent = np.clip(q / (BENT_FRACTION * self.upper_rad), 0.0, 1.0)
+        bent = np.minimum(np.maximum(q / (BENT_FRACTION * self.upper_rad), 0.0), 1.0)  # clip takes three times as long
         force = self.stretched_n + (self.bent_n - self.stretched_n) * bent
         force[0] = force[5] = self.bent_n  # the thumb has no weak end
         return force

@@ -14,7 +14,7 @@ from .hand_spec import MOTOR_DAMPING, MOTOR_STIFFNESS_NM_RAD, hand_forces
 
 # Wrist sensor noise: 0.5 % of full scale (200 N, 7 N m) is its accuracy; between readings it varies by a tenth of that.
 FORCE_NOISE_N, TORQUE_NOISE_NM = 0.1, 0.0035
-LIMIT_STEP_RAD = 1e-3  # force limits and couplings are looked at again after a motor moved this far
+LIMIT_STEP_RAD = 3e-3  # force limits and couplings are looked at again after a motor moved this far
 
 
 class ArmWithHand:
@@ -61,7 +61,8 @@ class ArmWithHand:
         )
         self.hand_bodies = frozenset(body for body in self.bodies if _below(model, body, palm))
         # Gravity of the hand is removed as the arm's controller does it: by one centre of mass, the open hand's.
-        self._hand_com = self._open_com(palm)  # (3,) m in the sensor's frame
+        x, y, z = self._open_com(palm)  # m, in the sensor's frame
+        self._hand_com_cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
 
     def place(self, q: Array, opening: Array, now_ns: int) -> None:
         """Put arm (7,) rad and hand (6,) at once into a state of rest."""
@@ -102,7 +103,7 @@ class ArmWithHand:
         weight = rotation.T @ self._hand_weight
         wrench = -data.sensordata[self._wrench_adr]
         wrench[:3] -= weight
-        wrench[3:] -= np.cross(self._hand_com, weight)
+        wrench[3:] -= self._hand_com_cross @ weight
         if rng is not None:
             wrench += rng.standard_normal(6) * np.repeat([FORCE_NOISE_N, TORQUE_NOISE_NM], 3)
         return ArmState(
