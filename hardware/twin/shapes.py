@@ -37,8 +37,8 @@ _LOOKS: dict[Paint, tuple[Vec, float, float]] = {  # rgba, specular, shininess
     Paint.METAL: ((0.35, 0.36, 0.38, 1), 0.5, 0.5),
     Paint.ARM: ((0.93, 0.93, 0.92, 1), 0.4, 0.6),
     Paint.JOINT: ((0.30, 0.32, 0.35, 1), 0.4, 0.5),
-    Paint.HAND: ((0.13, 0.13, 0.14, 1), 0.3, 0.4),
-    Paint.RUBBER: ((0.30, 0.30, 0.31, 1), 0.05, 0.05),
+    Paint.HAND: ((0.20, 0.21, 0.23, 1), 0.4, 0.5),
+    Paint.RUBBER: ((0.42, 0.42, 0.43, 1), 0.05, 0.05),
 }
 
 
