@@ -89,9 +89,9 @@ class CollisionModel:
         best = [int(np.argmin(exact[:split])), split + int(np.argmin(exact[split:]))]
         return [(float(exact[k]), (self._names[body[k]], self._box_names[box[k]])) for k in best]
 
-    def sweep_m(self, q_from: Array, q_to: Array) -> float:
-        """No point of the robot moves further than this while the joints go from one (7,) to the other."""
-        return float(np.abs(q_to - q_from) @ self._lever)
+    def sweep_m(self, q_from: Array, q_to: Array) -> Array:
+        """(...,) m: no point of the robot moves further while the joints go from one (..., 7) to the other."""
+        return np.abs(q_to - q_from) @ self._lever
 
     def world_T_palm(self, arm_q: ArrayLike) -> Transform:
         """(4, 4) at joint angles (7,) rad."""

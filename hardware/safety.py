@@ -42,6 +42,7 @@ _WORD_OF = {
     Safety.ACCELERATION: "beyond the acceleration limit",
     Safety.JERK: "beyond the jerk limit",
 }
+_CREEP_RAD_S = 0.6  # fastest motion along what is in the way
 _LONGEST_BRAKING = 400  # steps; braking from full speed takes 40 at 100 Hz
 _MOVED_RAD = 0.1  # a resting arm this far from its last command was moved by something else
 _MOVING_RAD_S = 0.05  # measured speed above which a silent caller's arm is braked and not just held
@@ -235,17 +236,21 @@ class SafeRobot:
     def _fit(
         self, plan: _Plan, target: Array, hand: Array, h: float, bounds: list[Bounds]
     ) -> tuple[_Plan, Safety, str]:
-        """The plan, a shorter one, or braking: the first whose rest is admissible."""
+        """The plan, a shorter one, one along what is in the way, or braking: the first that is admissible."""
         flag, reason = self._check(plan, hand, h)
         if not flag:
             return plan, Safety.NONE, ""
         here = np.array([motion.x for motion in self._base])
-        # Short enough for no joint to be limited on its own from rest: then all move in proportion, and the way is the
-        # straight one towards the target, which leads away from a violation if the target does.
-        reach = 0.5 * bounds[0].acceleration * h * h / max(float(np.abs(target - here).max()), 1e-9)
-        shorter = self._plan(here + min(reach, 0.3) * (target - here), h, bounds)
-        if not self._check(shorter, hand, h)[0]:
-            return shorter, flag, reason
+        # A step to which no joint is limited on its own: all move in proportion, straight towards where they should.
+        speed = max(abs(motion.v) for motion in self._base)
+        reach = min(0.5 * bounds[0].acceleration * h + speed, _CREEP_RAD_S) * h
+        way = target - here
+        steps = [way * min(reach / max(float(np.abs(way).max()), 1e-9), 1.0)]
+        steps.append(self._guard.slide(here, way, hand, reach))
+        for step_rad in steps:
+            short = self._plan(np.clip(here + step_rad, *self._limits), h, bounds)
+            if not self._check(short, hand, h)[0]:
+                return short, flag, reason
         still = _Plan(tuple(brake(m, h, b) for m, b in zip(self._base, bounds, strict=True)), Safety.NONE)
         self._guard.braked(self._way(still, h)[-1], hand)
         return still, flag, reason

@@ -1,6 +1,6 @@
 """Whether a configuration is admissible in space: workspace box and clearances, and never stuck in a violation.
 
-Four measures are kept: how far the palm is outside its box (as a negative number), and the three clearances of
+Six measures are kept: how far the palm is inside its box along x, y and z (negative outside), and the clearances of
 :class:`dexloop.hardware.collision.Clearance`. A measure is admissible where it
 
 - is at least its margin; or, if the start was inside a margin, at least that start (less a little, since a straight way
@@ -10,7 +10,6 @@ Four measures are kept: how far the palm is outside its box (as a negative numbe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +26,10 @@ _DIP_M = 0.004  # below a start inside a margin
 # On its way to a rest that keeps the margins the arm may cut into them by this much: joints do not stop in step, so the
 # way is a little curved, and a rest at the margin would otherwise often be refused.
 _WAY_SLACK_M = 0.004
-_SAMPLE_M = 0.05  # of the sweep that the clearance at rest does not cover, per configuration looked at
-_MAX_SAMPLES = 4
-_FLAGS = (Safety.WORKSPACE, Safety.SELF_COLLISION, Safety.TABLE, Safety.TABLE)
+_SAMPLE_M = 0.03  # shortest sweep between the configurations looked at on the way
+_TIGHT_M = 0.005  # a measure this little above what it must be hems the arm in
+_DIFFERENCE_RAD = 1e-4  # for the measures' gradients
+_FLAGS = (Safety.WORKSPACE, Safety.WORKSPACE, Safety.WORKSPACE, Safety.SELF_COLLISION, Safety.TABLE, Safety.TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Margins:
 class _Space:
     """How a configuration stands."""
 
-    measures: Array  # (4,) m: workspace (0 inside), self, table, finger. The larger the better.
+    measures: Array  # (6,) m: workspace x, y, z, self, table, finger. The larger the better.
     pairs: tuple[tuple[str, str], ...]  # of the three clearances
 
 
@@ -54,7 +54,7 @@ class SpaceGuard:
 
     def __init__(self, rig: RigDescription, margins: Margins, arm: int = 0) -> None:
         self._model = CollisionModel(rig, arm)
-        self._margins = np.array([0.0, margins.self_m, margins.table_m, margins.finger_m])
+        self._margins = np.array([0.0, 0.0, 0.0, margins.self_m, margins.table_m, margins.finger_m])
         self._box = np.array(rig.workspace_m).reshape(3, 2)  # x, y, z: low, high
 
     def start_from(self, q: Array, hand: Array) -> None:
@@ -90,38 +90,67 @@ class SpaceGuard:
         if not (np.array_equal(q_rest, self._q) and np.array_equal(hand, self._hand)):
             self._settle(q_rest, hand, self._measure(q_rest, hand))
 
+    def slide(self, q: Array, toward: Array, hand: Array, reach_rad: float) -> Array:
+        """(7,) rad: a step of at most about ``reach_rad`` from ``q`` along ``toward``, turned so that no measure that
+        hems the arm in shrinks. It is what is left of a motion that leads into a limit at a slant.
+
+        The measures' gradients are differences: 7 configurations are measured, about 2 ms.
+        """
+        here = self._measure(q, hand).measures
+        steps = q + _DIFFERENCE_RAD * np.eye(7)
+        gradient = np.stack([self._measure(s, hand).measures - here for s in steps], -1) / _DIFFERENCE_RAD  # (6, 7)
+        tight = gradient[here < self._needed() + _TIGHT_M]
+        tight = tight[(tight * tight).sum(-1) > 1e-8]
+        step = toward.copy()
+        for _ in range(2):
+            for g in tight:
+                step -= g * min(float(g @ step), 0.0) / float(g @ g)
+        step *= min(1.0, reach_rad / max(float(np.abs(step).max()), 1e-9))
+        # The surfaces are curved: stay off their tangents by what a lever of about 1 m makes of the step.
+        lift = 0.6 * float(step @ step) + 1e-4
+        for g in tight:
+            step += g * max(lift - float(g @ step), 0.0) / float(g @ g)
+        return step
+
+    def _needed(self) -> Array:
+        """(6,) m: what each measure must at least be."""
+        return np.where(self._best < self._margins, self._best - _DIP_M, self._margins)
+
     def _settle(self, q: Array, hand: Array, space: _Space) -> None:
         self._q, self._hand, self._space = q, hand.copy(), space
 
     def _judge_way(self, way: Array, hand: Array, at_rest: _Space) -> tuple[Safety, str]:
-        """The way to the rest, where it is so long that something could lie in it."""
-        sweep = self._model.sweep_m(way[0], way[-1])
-        spare = float((at_rest.measures - self._margins)[1:].min()) + _WAY_SLACK_M
-        if sweep <= spare:
-            return Safety.NONE, ""
-        n = min(math.ceil((sweep - max(spare, 0.0)) / _SAMPLE_M), _MAX_SAMPLES, len(way) - 1)
-        for k in range(n):
-            flag, reason = self._compare(self._measure(way[k * (len(way) - 1) // n], hand), _WAY_SLACK_M)
+        """The way to the rest, from its end backwards: each clearance covers the part of the way on which no point of
+        the robot moves further than that."""
+        at, space = len(way) - 1, at_rest
+        while True:
+            spare = float((space.measures - self._margins)[3:].min()) + _WAY_SLACK_M
+            covered = self._model.sweep_m(way[: at + 1], way[at]) <= max(spare, _SAMPLE_M)
+            first = int(np.argmax(covered))
+            if covered[0] or at == 0:
+                return Safety.NONE, ""
+            at = min(first, at - 1)
+            space = self._measure(way[at], hand)
+            flag, reason = self._compare(space, _WAY_SLACK_M)
             if flag:
                 return flag, reason
-        return Safety.NONE, ""
 
     def _measure(self, q: Array, hand: Array) -> _Space:
         palm = self._model.world_T_palm(q)[:3, 3]
-        outside = np.maximum(np.maximum(self._box[:, 0] - palm, palm - self._box[:, 1]), 0.0)
+        inside = np.minimum(palm - self._box[:, 0], self._box[:, 1] - palm)
         clearance = self._model.distances(q, hand)
-        measures = [-float(np.linalg.norm(outside)), clearance.self_m, clearance.table_m, clearance.finger_m]
-        return _Space(np.array(measures), (clearance.self_pair, clearance.table_pair, clearance.finger_pair))
+        measures = np.array([*inside, clearance.self_m, clearance.table_m, clearance.finger_m])
+        return _Space(measures, (clearance.self_pair, clearance.table_pair, clearance.finger_pair))
 
     def _compare(self, new: _Space, slack_m: float) -> tuple[Safety, str]:
         """The first measure that is not admissible."""
-        needed = np.where(self._best < self._margins, self._best - _DIP_M, self._margins) - slack_m
+        needed = self._needed() - slack_m
         fails = (new.measures < needed - _ROUNDING_M) & (new.measures < self._space.measures)
         if not fails.any():
             return Safety.NONE, ""
         k = int(np.argmax(fails))
         value, margin = 1e3 * new.measures[k], 1e3 * self._margins[k]
-        if k == 0:
-            return _FLAGS[k], f"the palm would be {-value:.0f} mm outside the workspace"
-        one, other = new.pairs[k - 1]
+        if k < 3:
+            return _FLAGS[k], f"the palm would be {-value:.0f} mm outside the workspace along {'xyz'[k]}"
+        one, other = new.pairs[k - 3]
         return _FLAGS[k], f"{one} would come to {value:.0f} mm from {other} (margin {margin:.0f} mm)"

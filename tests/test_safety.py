@@ -459,6 +459,19 @@ def test_the_table_stops_the_arm_and_lets_it_leave(pitch: float) -> None:
     assert np.abs(near - resting).max() > 0.05
 
 
+def test_pressing_on_the_table_at_a_slant_slides_along_it() -> None:
+    """The operator pushes down and to the side: the side still works."""
+    fake, robot = start_over_table(0.20, 1.0)
+    near, flags = fake.q, Safety.NONE
+    for k in range(60):
+        near = q_of_palm(robot, palm_at(0.38, 0.1 - 0.002 * k, max(0.20 - 0.002 * k, 0.13), 1.0), near)
+        flags |= drive(fake, robot, near).flags
+    assert Safety.TABLE in flags
+    palm = robot._guard._model.world_T_palm(fake.q)[:3, 3]
+    assert palm[1] < 0.02  # asked: -0.018
+    assert robot._guard._model.distances(fake.q, OPEN).finger_m > -0.004 - 1e-4
+
+
 def test_fingers_may_close_on_the_table() -> None:
     fake, robot = start_over_table(0.26, 1.0)
     lower(robot, fake, 0.26, 55, 1.0)
