@@ -1,4 +1,9 @@
-"""Closing the hand by feel: each digit runs to its touch, waits for the others, and then all squeeze."""
+"""Closing the hand by feel: all digits arrive at the object together, creep until they feel it, and then squeeze.
+
+The motors are weak where a finger is stretched and strong where it is bent, and a light object gives way before they
+feel anything. So no digit runs ahead: the preview says where each should touch, they travel there in the same time, and
+none ever closes much further than that: a hand that has closed on nothing stays a hand that can be opened.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +22,14 @@ Array = NDArray[np.float64]
 class ClosingConfig:
     """How the hand closes. Openings are 1 = open, 0 = closed."""
 
-    speed_per_s: float = 0.9  # openings per second; the hand's full stroke takes 1 s
-    touch_n: float = 2.0  # motor force, referred to the fingertip, that counts as touch
-    lag: float = 0.10  # or a digit this far behind its command
-    squeeze: float = 0.35  # commanded past the touch, so that the motor's force limit decides
+    speed_per_s: float = 0.8  # openings per second on the way to the object; the full stroke takes 1 s
+    creep_per_s: float = 0.4  # from there on, until the object is felt
+    touch_n: float = 2.5  # motor force, referred to the fingertip, that counts as touch
+    past_finger: float = 0.32  # openings a finger may close beyond the expected touch
+    past_thumb: float = 0.30
+    squeeze: float = 0.12  # commanded past the actual opening: enough for the motor's full force
+    creep_s: float = 1.2  # at most
     squeeze_s: float = 0.35
-    timeout_s: float = 2.2
 
 
 class HandCloser:
@@ -31,11 +38,18 @@ class HandCloser:
     def __init__(self, grasp: Grasp, config: ClosingConfig, period_s: float) -> None:
         self._config = config
         self._period_s = period_s
+        self._waits = grasp.thumb_waits
+        self._start = grasp.preshape.copy()
         self._command = grasp.preshape.copy()
-        # Digits that have further to go start first: all should meet the object at about the same time.
-        travel = grasp.preshape[:5] - np.minimum(grasp.contact, grasp.preshape[:5])
-        self._rate = np.maximum(travel / max(float(travel.max()), 1e-3), 0.35) * config.speed_per_s
-        self._thumb_waits = grasp.thumb_waits
+        self._expected = _expected(grasp)
+        past = np.full(5, config.past_finger)
+        past[0] = config.past_thumb
+        self._floor = np.maximum(self._expected - past, 0.0)
+        travel = self._start[:5] - self._expected
+        if self._waits:
+            travel[0] = 0.0
+        self._travel = np.maximum(travel, 0.0)
+        self._reach_s = max(float(self._travel.max()) / config.speed_per_s, period_s)
         self._touched = np.zeros(5, bool)
         self._elapsed_s = 0.0
         self._squeezed_s = 0.0
@@ -45,20 +59,23 @@ class HandCloser:
         """Openings (6,) for this tick."""
         config = self._config
         self._elapsed_s += self._period_s
-        behind = hand.opening[:5] - self._command[:5] > config.lag
-        felt = (hand.force[:5] > config.touch_n) & (self._elapsed_s > 0.2)
-        self._touched |= behind | felt
-        gripped = self._touched[0] and self._touched[1:].sum() >= 2
-        ended = bool((self._touched | (self._command[:5] <= 0.0)).all()) or self._elapsed_s > config.timeout_s
-        if self._squeezed_s > 0 or ended or (gripped and self._touched.sum() >= 4):
+        share = self._elapsed_s / self._reach_s
+        if share <= 1.0:
+            self._command[:5] = self._start[:5] - share * self._travel
+            return self._command.copy()
+        self._touched |= hand.force[:5] > config.touch_n
+        fingers = int(self._touched[1:].sum())
+        gripped = fingers >= 3 and (self._touched[0] or self._waits)
+        ended = self._elapsed_s > self._reach_s + config.creep_s or bool(self._touched.all())
+        if self._squeezed_s > 0 or gripped or ended:
             self._squeezed_s += self._period_s
             self._squeeze(hand)
             self.done = self._squeezed_s > config.squeeze_s
         else:
             moving = ~self._touched
-            moving[0] &= not self._thumb_waits or self._touched[1:].sum() >= 2
-            self._command[:5][moving] -= self._rate[moving] * self._period_s
-        self._command = np.clip(self._command, 0.0, 1.0)
+            moving[0] &= not self._waits or fingers >= 2
+            step = config.creep_per_s * self._period_s
+            self._command[:5][moving] = np.maximum(self._command[:5][moving] - step, self._floor[moving])
         return self._command.copy()
 
     def hold(self, hand: HandState) -> Array:
@@ -67,6 +84,15 @@ class HandCloser:
         return self._command.copy()
 
     def _squeeze(self, hand: HandState) -> None:
-        goal = np.maximum(hand.opening[:5] - self._config.squeeze, 0.0)
-        step = 1.5 * self._config.speed_per_s * self._period_s
-        self._command[:5] = np.maximum(np.minimum(self._command[:5], np.maximum(goal, self._command[:5] - step)), 0.0)
+        goal = np.maximum(hand.opening[:5] - self._config.squeeze, self._floor)
+        self._command[:5] = np.clip(goal, 0.0, 1.0)
+
+
+def _expected(grasp: Grasp) -> Array:
+    """Openings (5,) at which the digits should touch. One that the preview closed on nothing goes with its fellows."""
+    contact = grasp.contact.copy()
+    known = contact[1:][contact[1:] > 0.0]
+    contact[1:] = np.where(contact[1:] > 0.0, contact[1:], np.median(known) if len(known) else 0.5)
+    if contact[0] == 0.0:
+        contact[0] = max(grasp.preshape[0] - 0.2, 0.0)
+    return np.minimum(contact, grasp.preshape[:5])

@@ -62,7 +62,7 @@ class GraspConfig:
 
     families: tuple[Family, ...] = FAMILIES
     headings: int = 20
-    table_margin_m: float = 0.004  # lowest point of the hand above the table
+    table_margin_m: float = 0.002  # lowest point of the hand above the table
     object_margin_m: float = 0.004  # of the open hand to the target while it comes in
     neighbour_margin_m: float = 0.006
     shifts: tuple[float, ...] = (-1.0, 0.0, 1.0)  # along the closing axis: 0 middle, -1 / 1 walls of something hollow
@@ -172,8 +172,15 @@ class GraspPlanner:
         front = float((target.points @ approach).min())
         reach = float(rotation[:, 0] @ approach) * 0.13 + float(-rotation[:, 2] @ approach) * 0.03
         depths = front - reach + np.arange(-0.09, 0.12, 0.007)
+        lowest = origin[2] + self._preview.lowest_m(preshape, rotation) - self._config.table_margin_m
+        if approach[2] < -0.2:
+            # As deep as the table lets the fingers sweep, to the millimetre: low objects need it.
+            bottom = -lowest / approach[2]
+            depths = np.append(depths[depths < bottom], bottom)
+        elif lowest < 0:
+            return []
         origins = origin + depths[:, None] * approach  # (D, 3)
-        free = origins[:, 2] + self._preview.lowest_m(preshape, rotation) >= self._config.table_margin_m
+        free = np.ones(len(depths), bool)
         free &= self._clear(preshape, rotation, origins, target.points[::2]) >= self._config.object_margin_m
         if len(neighbours):
             free &= self._clear(preshape, rotation, origins, neighbours[::2]) >= self._config.neighbour_margin_m

@@ -90,7 +90,7 @@ class HandPreview:
         opening, touched = np.zeros(5), np.zeros(5, bool)
         point, normal = np.full((5, 3), np.nan), np.full((5, 3), np.nan)
         for digit in range(5):
-            near = distance[:, _BONE_DIGIT == digit].min(1)  # (L, N)
+            near = distance[:, digit == _BONE_DIGIT].min(1)  # (L, N)
             hit = (near.min(1) < self.radius_m) & (self.levels <= start[DIGIT_MOTOR[digit]] + 0.04)
             if hit.any():
                 level = int(np.argmax(hit))

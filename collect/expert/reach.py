@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.description import START_ARM_Q, RigDescription
+from ...hardware.collision import CollisionModel
+from ...hardware.description import RETURN_ARM_Q, START_ARM_Q, RigDescription
 from ...hardware.geometry import Transform, interpolate, inverse, pose_error
 from ...hardware.kinematics import ArmKinematics
 from .grasps import Grasp
@@ -25,6 +26,9 @@ class ReachConfig:
     step_m: float = 0.012  # between inverse kinematics solutions along a straight line
     largest_step_rad: float = 0.25  # of any joint between two of them: more is a jump, not a motion
     limit_margin_rad: float = 0.03
+    # Kept from the robot itself, and from table, bin and column: a little more than SafeRobot asks for.
+    self_margin_m: float = 0.014
+    table_margin_m: float = 0.012
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,9 @@ class ReachPlan:
     """A grasp with the arm's way through it."""
 
     grasp: Grasp
-    entry: Array  # (K, 7) rad, from above the neighbours down to the pregrasp
+    entry: Array  # (K, 7) rad, from where the arm was, over the neighbours, down to the pregrasp
     approach: Array  # (K, 7) rad, pregrasp to grasp
     lift: Array  # (K, 7) rad, grasp to lifted
-    travel_rad: float  # from where the arm was to the pregrasp
     margin_rad: float  # smallest distance of a joint to its limit on the way
     lift_length_m: float
 
@@ -48,6 +51,7 @@ class Reach:
         self._mount = mount
         self._config = config
         self.kinematics = ArmKinematics(mount.arm)
+        self._collision = CollisionModel(rig)
         self._base_T_world = inverse(mount.world_T_base)
         self._palm_T_flange = inverse(mount.flange_T_palm)
 
@@ -87,23 +91,34 @@ class Reach:
         lifted[2, 3] += self._config.lift_m
         for near in (q_now, np.array(START_ARM_Q)):
             approach = self.line(pregrasp, grasp.world_T_palm, near)
-            if approach is None:
+            if approach is None or not self.clear(approach[[-1]], grasp.preshape):
                 continue
             lift = self.line(grasp.world_T_palm, lifted, approach[-1])
-            if lift is None:
+            if lift is None or not self.clear(lift[[-1]], grasp.preshape):
                 continue
-            entry = self._entry(pregrasp, approach[0])
-            travel = float(np.abs(entry[0] - q_now).max())
-            return ReachPlan(
-                grasp,
-                entry,
-                approach,
-                lift,
-                travel,
-                self._margin(np.concatenate([approach, lift])),
-                self._config.lift_m,
-            )
+            entry = self.transit(q_now, self._entry(pregrasp, approach[0]), grasp.preshape)
+            if entry is None:
+                continue
+            margin = self._margin(np.concatenate([approach, lift]))
+            return ReachPlan(grasp, entry, approach, lift, margin, self._config.lift_m)
         return None
+
+    def transit(self, q_now: Array, goal: Array, hand: Array) -> Array | None:
+        """Joint waypoints from ``q_now`` into the path ``goal`` (K, 7) that keep clear, by way of a known posture if
+        need be; None where there are none."""
+        for via in ([], [START_ARM_Q], [RETURN_ARM_Q]):
+            way = np.concatenate([q_now[None], *[np.array(q)[None] for q in via], goal])
+            if self.clear(densely(way[: 2 + len(via)]), hand):
+                return way
+        return None
+
+    def clear(self, q: Array, hand: Array) -> bool:
+        """Whether the arm keeps its distance from itself and the surroundings all along ``q`` (K, 7)."""
+        for row in q:
+            found = self._collision.distances(row, hand)
+            if found.self_m < self._config.self_margin_m or found.table_m < self._config.table_margin_m:
+                return False
+        return True
 
     def _entry(self, pregrasp: Transform, q: Array) -> Array:
         """From above down to the pregrasp, as high as the arm can."""
@@ -118,3 +133,12 @@ class Reach:
     def _margin(self, q: Array) -> float:
         limits = self.kinematics.limits
         return float(np.minimum(q - limits[:, 0], limits[:, 1] - q).min())
+
+
+def densely(waypoints: Array, step_rad: float = 0.15) -> Array:
+    """Joint-space polyline (K, 7) with no step of any joint above ``step_rad``, the ends included."""
+    rows = [waypoints[:1]]
+    for a, b in zip(waypoints[:-1], waypoints[1:], strict=True):
+        count = max(1, int(np.ceil(np.abs(b - a).max() / step_rad)))
+        rows.append(a + (b - a) * np.arange(1, count + 1)[:, None] / count)
+    return np.concatenate(rows)

@@ -43,7 +43,7 @@ class ScriptConfig:
     pace: tuple[float, float] = (0.35, 0.6)  # share of the arm's speed limits, drawn per episode
     approach_m_s: tuple[float, float] = (0.10, 0.20)
     lift_m_s: tuple[float, float] = (0.10, 0.18)
-    arm_noise_rad: float = 0.003  # standard deviation of the smooth noise on the arm's commands
+    arm_noise_rad: float = 0.002  # standard deviation of the smooth noise on the arm's commands
     hand_noise: float = 0.01  # and on the hand's openings
     miss_rate: float = 0.15  # share of episodes whose first grasp is put beside the object on purpose
     miss_m: tuple[float, float] = (0.035, 0.06)
@@ -189,7 +189,7 @@ class ScriptOperator:
 
     def _grasp(self, plan: ReachPlan) -> Targets:
         """Come in from above, then the attempt itself."""
-        entry = self._path(np.concatenate([self._posture.q[None], plan.entry]))
+        entry = self._path(plan.entry)
         note = f"{plan.grasp.family} grasp"
         yield from follow(self._posture, entry, self._manner.period_s, plan.grasp.preshape, note)
         yield from attempt(self._posture, plan, self._manner, self._lift_m)
