@@ -168,10 +168,13 @@ class Follower:
 
     def _gently(self, speed: Array, h: float) -> Array:
         """The speed nearest to ``speed`` after ``h`` seconds that the jerk limit allows, never beyond the top speed."""
-        change = self.config.jerk_limit * h
-        wanted = (speed - self._speed) / h
+        jerk, top = self.config.jerk_limit, self.config.speed_limit
+        # So that a ramp of the acceleration to zero ends at the top speed.
+        up = np.sqrt(2.0 * jerk * np.maximum(top - self._speed, 0.0))
+        down = np.sqrt(2.0 * jerk * np.maximum(top + self._speed, 0.0))
+        wanted = np.minimum(np.maximum((speed - self._speed) / h, -down), up)
+        change = jerk * h
         self._acceleration = np.minimum(np.maximum(wanted, self._acceleration - change), self._acceleration + change)
-        top = self.config.speed_limit
         return np.minimum(np.maximum(self._speed + self._acceleration * h, -top), top)
 
 
@@ -179,8 +182,8 @@ class OneEuroPose:
     """Speed-adaptive low-pass of a rigid pose: position by its speed (m/s), rotation by its own (rad/s)."""
 
     def __init__(self, position: OneEuroConfig | None = None, rotation: OneEuroConfig | None = None) -> None:
-        self.position = position or OneEuroConfig(min_cutoff_hz=1.5, beta_hz=30.0)
-        self.rotation = rotation or OneEuroConfig(min_cutoff_hz=1.5, beta_hz=6.0)
+        self.position = position or OneEuroConfig(1.5, 30.0)
+        self.rotation = rotation or OneEuroConfig(1.5, 6.0)
         self._pose: Transform | None = None
         self._speed: Array = np.zeros(2)  # m/s, rad/s
 

@@ -19,7 +19,7 @@ from ..hardware.description import ArmMount
 from ..hardware.errors import BadInput
 from ..hardware.geometry import Transform, interpolate, inverse, pose_error, rotation_exp, rotation_log, transform
 from ..hardware.kinematics import ArmKinematics, IkStatus
-from .filters import Follower, FollowerConfig
+from .filters import Follower, FollowerConfig, OneEuroConfig, OneEuroPose
 
 Array = NDArray[np.float64]
 
@@ -44,6 +44,10 @@ class WristRetargetConfig:
     turn_limit_rad_s: float = 2.0
     jump_rad: float = 0.5
     """A solution farther than this from the last is another branch: the arm stops short of it."""
+    position_filter: OneEuroConfig | None = field(default_factory=lambda: OneEuroConfig(1.5, 30.0))
+    """Against the tracker's jitter, Hz per m/s; None = the wrist is free of noise (neither filter)."""
+    rotation_filter: OneEuroConfig | None = field(default_factory=lambda: OneEuroConfig(1.5, 6.0))
+    """The same for rotation, Hz per rad/s."""
     follower: FollowerConfig | None = field(
         default_factory=lambda: FollowerConfig(
             stiffness_rad_s=15.0,
@@ -69,6 +73,8 @@ class WristRetargetConfig:
             raise BadInput(
                 f"Wrist scales are {self.translation_scale} and {self.rotation_scale}: expected up to 5 and up to 3."
             )
+        if (self.position_filter is None) != (self.rotation_filter is None):
+            raise BadInput("Filters of the wrist's position and rotation go together: give both or neither.")
         if min(self.soft_margin_m, self.reach_margin_m, self.speed_limit_m_s, self.turn_limit_rad_s) <= 0:
             raise BadInput(f"Margins and speed limits of the wrist must be positive, got {self}.")
 
@@ -107,6 +113,8 @@ class WristRetargeter:
         self._speeds = mount.arm.speeds
         self._align = np.array(self.config.world_R_operator).reshape(3, 3)
         self._follower = Follower(self.config.follower) if self.config.follower else None
+        jitter = (self.config.position_filter, self.config.rotation_filter)
+        self._calm = OneEuroPose(*jitter) if None not in jitter else None
         self._q: Array | None = None  # last command
         self._solved: Array | None = None  # last solution, which the follower is on its way to
         self.engaged = False
@@ -155,10 +163,12 @@ class WristRetargeter:
         if self._hand0 is None:
             self._hand0 = pose
             self._sampled_s = self._time_s = time_s
-        wish = self._wish(pose)
-        aim = self._reachable(self._inside(wish))
-        aim = self._limited(aim, min(max(time_s - self._sampled_s, 0.0), LONG_GAP_S))
+            if self._calm:
+                self._calm.reset(pose)
+        since_s = min(max(time_s - self._sampled_s, 0.0), LONG_GAP_S)
         self._sampled_s = time_s
+        wish = self._wish(self._calm(pose, since_s) if self._calm else pose)
+        aim = self._limited(self._reachable(self._inside(wish)), since_s)
         status = self._solve(aim)
         self._step(time_s)
         missed = float(np.linalg.norm(wish[:3, 3] - self._aimed[:3, 3]))
@@ -246,7 +256,7 @@ def soft_clip(value: Array, low: Array, high: Array, margin: float) -> Array:
     below = np.maximum((low + margin) - value, 0.0)
     drawn_in = above - margin * -np.expm1(-above / margin)
     drawn_up = below - margin * -np.expm1(-below / margin)
-    return value - drawn_in + drawn_up
+    return np.minimum(np.maximum(value - drawn_in + drawn_up, low), high)
 
 
 def _reach_of(mount: ArmMount) -> tuple[Array, Array, float]:

@@ -92,7 +92,7 @@ def test_follower_keeps_its_limits_and_arrives(
     assert np.abs(velocity).max() <= speed * (1 + 1e-9)
     assert np.abs(path[-1] - end) < 1e-4
     beyond = (path - end) * np.sign(end - start)
-    assert beyond.max() <= 0.1 * abs(end - start) + 1e-9
+    assert beyond.max() <= 0.15 * abs(end - start) + 1e-9
 
 
 def test_follower_lags_little_behind_a_steady_motion() -> None:
@@ -131,6 +131,18 @@ def test_follower_has_no_corners() -> None:
 @given(cutoff=st.floats(0.01, 1000.0), dt_s=st.floats(1e-4, 1.0))
 def test_smoothing_is_a_weight(cutoff: float, dt_s: float) -> None:
     assert 0.0 < smoothing(cutoff, dt_s) < 1.0
+
+
+@pytest.mark.parametrize("rate_hz", [30.0, 100.0])
+def test_follower_with_a_jerk_limit(rate_hz: float) -> None:
+    config = FollowerConfig(15.0, 0.0, acceleration_limit=2.0, jerk_limit=40.0, speed_limit=0.8)
+    follower = Follower(config)
+    follower.reset(np.zeros(1))
+    path = np.array([0.0, 0.0, 0.0] + [follower(np.array([0.6]), 1 / rate_hz)[0] for _ in range(int(4 * rate_hz))])
+    # Differences over a tick see two of its inner steps.
+    assert np.abs(np.diff(path, 3)).max() * rate_hz**3 <= 2.5 * config.jerk_limit
+    assert path.max() <= 0.6 * 1.02
+    assert path[-1] == pytest.approx(0.6, abs=1e-3)
 
 
 def test_coasting_between_inputs_changes_little() -> None:

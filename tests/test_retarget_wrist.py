@@ -19,7 +19,9 @@ from hypothesis.extra.numpy import arrays
 RATE_HZ = 30.0
 MOUNT = DEXGRASPVLA_RIG.arms[0]
 ARM = ArmKinematics(MOUNT.arm)
-EXACT = WristRetargetConfig(follower=None, speed_limit_m_s=10.0, turn_limit_rad_s=30.0, jump_rad=2.0)
+EXACT = WristRetargetConfig(
+    position_filter=None, rotation_filter=None, follower=None, speed_limit_m_s=10.0, turn_limit_rad_s=30.0, jump_rad=2.0
+)
 small = arrays(float, (3,), elements=st.floats(-1.0, 1.0))
 
 
@@ -89,6 +91,20 @@ def test_clutch_is_bumpless() -> None:
     retargeter.engage()
     again = retargeter.retarget(transform(None, np.array([0.0, 1.5, 0.0])), 4.0)
     assert np.allclose(again.arm_q, moving.arm_q)
+
+
+def test_joints_go_on_between_samples() -> None:
+    retargeter = engaged()
+    retargeter.retarget(np.eye(4), 0.0)
+    path = []
+    for i in range(1, 30):
+        path.append(retargeter.retarget(transform(None, np.array([-0.004 * i, 0, 0])), i / 30).arm_q)
+        path.append(retargeter.advance((i + 0.5) / 30))
+        assert np.array_equal(retargeter.advance((i + 0.5) / 30), path[-1]), "time that stands still moves nothing"
+    steps = np.abs(np.diff(path[20:], axis=0)).max(axis=1)
+    assert steps.max() < 2 * np.median(steps), "even steps, with samples and without"
+    retargeter.release()
+    assert np.array_equal(retargeter.advance(5.0), path[-1])
 
 
 def test_a_lost_wrist_holds() -> None:

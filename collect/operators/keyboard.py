@@ -17,7 +17,7 @@ from ...hardware.hand_kinematics import HandKinematics
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
 from ...retarget.hand_objective import HandObjective, HandTarget, ObjectiveConfig
-from ...retarget.wrist import WristRetargeter
+from ...retarget.wrist import WristRetargetConfig, WristRetargeter
 from .base import Event, OperatorInput
 from .keys import KeySource, open_keys
 
@@ -78,7 +78,9 @@ class KeyboardOperator:
     ) -> None:
         mount = rig.arms[0]
         self.config = config or KeyboardConfig()
-        self._wrist = WristRetargeter(mount, rig.workspace_m)
+        # Keys have no jitter to filter.
+        wrist = WristRetargetConfig(position_filter=None, rotation_filter=None)
+        self._wrist = WristRetargeter(mount, rig.workspace_m, wrist)
         self._pinch = pinch_opening(HandKinematics(mount.hand))
         self._hand_limit = 1.0 / mount.hand.stroke_s
         self._keys = keys or open_keys()
