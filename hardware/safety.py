@@ -10,8 +10,8 @@ applied (``docs/decisions/22-safety.md``):
 3. *Motion*: velocity, acceleration and jerk of each joint's command sequence (:mod:`dexloop.hardware.limiter`).
 4. *Space*: the configuration in which the arm would come to rest after this step must keep the palm in the workspace
    and all clearances, or at least not worsen what is violated already. Otherwise a short step is tried, then one along
-   what is in the way, or else the arm brakes: to the rest that the step before had found admissible. So a limit in space never needs more deceleration than the limits in motion allow,
-   and moving away is always possible.
+   what is in the way, or else the arm brakes: to the rest that the step before had found admissible. So a limit in
+   space never needs more deceleration than the limits in motion allow, and moving away is always possible.
 """
 
 from __future__ import annotations
