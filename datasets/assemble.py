@@ -143,7 +143,7 @@ def cut(path: Path, first: int, rows: int, schema: Schema, key: str) -> EncodedV
                         f"{path} is not all-intra any more: another tool encoded it anew; it stays whole."
                     )
                 packets += [bytes(out) for out in annex_b.filter(packet) if out.size]
-    except (av.FFmpegError, IndexError, OSError, ValueError) as error:
+    except (av.FFmpegError, AttributeError, IndexError, OSError, ValueError) as error:
         raise DatasetError(f"{path} is not a readable video of ours ({error}): run `dataset check`.") from error
     own = tuple(packets[first : first + rows])
     if len(own) != rows:

@@ -31,6 +31,8 @@ REPAIR = "run `dataset repair`"
 DELETE = "look at it with `view`, then remove it with `dataset delete`"
 
 _ARM_LIMITS = dict(zip(RM75_6F.joints, RM75_6F.limits.tolist(), strict=True))
+# What PyAV raises on damaged files; a stream whose codec it cannot tell has no codec context (AttributeError).
+UNREADABLE = (av.FFmpegError, AttributeError, IndexError, OSError, ValueError)
 _LIMIT_SLACK = 1e-5  # float32 rounding of a command on its limit
 
 
@@ -200,7 +202,7 @@ def check_video(episode: EpisodeCheck, key: str, deep: bool) -> Iterator[Finding
                 if packet.size and packet.pts is not None:
                     times.append(float(packet.pts * stream.time_base))
                     intra = intra and packet.is_keyframe
-    except (av.FFmpegError, IndexError, OSError) as error:
+    except UNREADABLE as error:
         yield episode.bad(file, f"is not a readable video ({getattr(error, 'strerror', None) or error})")
         return
     yield from _checksum(episode, file, key)
@@ -237,7 +239,7 @@ def _decode(episode: EpisodeCheck, file: str, path: Path, frames: int) -> Iterat
                 if frame.is_corrupt:
                     yield episode.bad(file, f"frame {decoded - 1} is corrupt")
                     return
-    except (av.FFmpegError, OSError) as error:
+    except UNREADABLE as error:
         yield episode.bad(file, f"does not decode after frame {decoded} ({error})")
         return
     if decoded != frames:

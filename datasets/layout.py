@@ -181,7 +181,10 @@ def read_tasks(root: Path) -> list[str]:
     try:
         table = pq.ParquetFile(root / TASKS).read()  # read_table would import pandas
         index, text = table.column("task_index").to_pylist(), table.column("task").to_pylist()
-    except (pa.ArrowException, KeyError, OSError) as error:
+        pandas = json.loads((table.schema.metadata or {})[b"pandas"])
+        if pandas["index_columns"] != ["task"]:
+            raise ValueError("LeRobot would not find the tasks")
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         raise DatasetError(f"{root / TASKS} cannot be read ({error}): run `dataset repair`.") from error
     return [text[i] for i in np.argsort(index)]
 

@@ -214,7 +214,7 @@ def read_frames(path: Path, numbers: Sequence[int], rate_hz: int, depth: bool) -
                 number = round(float((frame.pts or 0) * time_base) * rate_hz)
                 while len(found) < len(wanted) and wanted[len(found)] == number:
                     found.append(frame.to_ndarray(format="gray12le" if depth else "rgb24"))
-    except (av.FFmpegError, IndexError, OSError) as error:
+    except (av.FFmpegError, AttributeError, IndexError, OSError, ValueError) as error:
         raise DatasetError(f"{path} is not a readable video ({error}): run `dataset repair`.") from error
     if len(found) != len(wanted):
         raise DatasetError(f"{path} lacks frame {wanted[len(found)]}: run `dataset check`.")

@@ -175,17 +175,21 @@ def _rebuild(root: Path, report: RepairReport, aside: _Aside, probe: tx.Probe) -
     """Keep every episode that is whole, in order; move everything else aside; make the rest follow."""
     schema, described = _schema(root)
     tasks, total = _tasks(root), _total(root)
-    entries: dict[int, dict[str, Any]] = {}
-    for file, row in read_entries(root):
-        if isinstance(row, str):
-            aside.move(file, row)
+    entries: dict[int, tuple[str, dict[str, Any]]] = {}
+    for file, entry in read_entries(root):
+        if isinstance(entry, str):
+            aside.move(file, entry)
         else:
-            entries.setdefault(int(row["episode_index"]), row)
+            index = int(entry["episode_index"])
+            if index not in entries or file == episode_file(index):  # its own file before a copy elsewhere
+                entries[index] = (file, entry)
     items: list[Item] = []
     kept_files: set[Path] = set()
     for index in sorted({*entries, *_data_indices(root)}):
         try:
-            item = _salvage(root, schema, described, tasks, index, entries.get(index))
+            file, row = entries.get(index, ("", None))
+            item = _salvage(root, schema, described, tasks, index, row)
+            item = replace(item, untouched=item.untouched and file == episode_file(index))
         except (DatasetError, KeyError, IndexError, TypeError, ValueError) as error:
             if index in entries or index < total:  # else it never was an episode, only a stray file
                 report.lost.append(f"episode {index} cannot be kept: {error}")
