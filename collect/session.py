@@ -175,6 +175,9 @@ class EpisodeSession:
             answer = self._operator.act(self._robot.state(), clock.now_ns())
             if answer.note:
                 self._tell(answer.note)
+            if answer.remark is not None:
+                episode.note(answer.remark)
+                self._tell(f"noted: {answer.remark}")
             for event in self._events(answer, episode):
                 self._handle(event, episode)
             if self.phase is Phase.RECORDING:
@@ -287,6 +290,9 @@ class _Episode:
                 f"{np.asarray(command.hand).tolist()}). None of them moved the robot; check the input device, then "
                 "record the episode again."
             )
+
+    def note(self, text: str) -> None:
+        self.info = replace(self.info, note=text)
 
     def label(self, success: bool) -> None:
         self._labelled = True

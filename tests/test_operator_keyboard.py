@@ -309,3 +309,14 @@ def test_keys_of_a_display(tmp_path: object) -> None:
     finally:
         display.terminate()
         display.wait()
+
+
+def test_a_note_is_typed_in_review_and_nothing_else_hears_it() -> None:
+    desk = Desk()
+    desk.run(0.1, taps=("m",))  # idle: not a note yet
+    desk.run(0.1, taps=("space",))
+    desk.run(0.1, taps=("enter",))
+    answers = desk.run(0.1, taps=("m", "q", "x", "backspace", "space", "z", "enter"))
+    assert [answer.remark for answer in answers if answer.remark is not None] == ["q z"]
+    assert not any(answer.events for answer in answers), "q and z were typed, not asked for"
+    assert any(Event.KEEP in answer.events for answer in desk.run(0.1, taps=("enter",)))

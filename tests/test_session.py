@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,18 @@ def test_the_operators_label_wins_over_the_measured_one() -> None:
         lambda: True,
     )
     assert session.run(FakeRecorder(), EpisodeInfo(task="test")).info.success is False
+
+
+def test_a_note_is_kept_with_the_episode() -> None:
+    class Noting(Scripted):
+        def act(self, state: RobotState, now_ns: int) -> OperatorInput:
+            return replace(super().act(state, now_ns), remark="slipped once" if len(self.ticks) == 1 else None)
+
+    operator = Noting([(Event.START,), (Event.STOP,), (), (Event.KEEP,)])
+    outcome = EpisodeSession(FakeRobot(), operator, SessionConfig(automatic=False)).run(
+        FakeRecorder(), EpisodeInfo(task="test")
+    )
+    assert outcome.info.note == "slipped once"
 
 
 def test_paused_moves_nothing() -> None:

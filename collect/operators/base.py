@@ -46,6 +46,7 @@ class OperatorInput:
     raw_captured_ns: int | None = None  # capture time of ``raw`` on the rig's clock; None: the time of the call
     events: tuple[Event, ...] = ()  # in the order in which they were given
     note: str = ""  # one line for the operator's display, empty when there is nothing to say
+    remark: str | None = None  # what the operator wants written down with the episode
     done: bool = False  # a scripted or recorded episode has come to its end
 
 

@@ -31,11 +31,12 @@ TWIST: dict[str, tuple[int, float]] = {
     "u": (3, 1.0), "o": (3, -1.0), "i": (4, 1.0), "k": (4, -1.0), "j": (5, 1.0), "l": (5, -1.0),
 }  # fmt: skip
 OPEN, CLOSE, PINCH, THUMB_IN, THUMB_OUT = "h", "g", "p", "t", "b"
+NOTE = "m"
 FASTER, SLOWER = ("+", "="), ("-", "_")
 HELP = (
     "move w/s away/near, a/d left/right, r/f up/down · turn u/o roll, i/k pitch, j/l yaw · "
     "hand g close, h open, p pinch, t/b thumb in/out · +/- speed\n"
-    "space start or pause · enter end, then keep · backspace discard · z redo · y/n success/failure · q quit"
+    "space start or pause · enter end, then keep · backspace discard · z redo · y/n success/failure · m note · q quit"
 )
 BENDS = slice(0, 5)  # of HAND_MOTORS
 THUMB_ROTATION = 5
@@ -85,6 +86,7 @@ class KeyboardOperator:
         self._hand_limit = 1.0 / mount.hand.stroke_s
         self._keys = keys or open_keys()
         self._speed_step = len(self.config.speed_steps) // 2
+        self._remark: str | None = None  # being typed
         self._stage = "idle"  # as far as this operator knows: idle, recording, paused, review
         self._rates: Array = np.zeros(12)  # palm m/s (3) in the world, rad/s (3) in the palm, openings 1/s (6)
         self._start_ns = self._now_ns = 0
@@ -93,7 +95,7 @@ class KeyboardOperator:
 
     def begin(self, state: RobotState, now_ns: int) -> None:
         """Start from where the robot is."""
-        self._stage = "idle"
+        self._stage, self._remark = "idle", None
         self._keys.taps()  # what was typed before does not count
         self._start(state.arm.q, state.hand.opening, now_ns)
 
@@ -106,7 +108,8 @@ class KeyboardOperator:
         """Integrate what is pressed over the time since the last call."""
         dt_s = min(max((now_ns - self._now_ns) / NS, 0.0), 0.2)
         self._now_ns = now_ns
-        events, note = self._session_keys(self._keys.taps())
+        taps, remark, typing = self._type_remark(self._keys.taps())
+        events, note = self._session_keys(taps)
         wanted = self._wanted()
         # Speeds build up and die away: neither a tap nor a release is a corner.
         self._rates = self._rates + min(1.0, dt_s / self.config.ramp_s) * (wanted - self._rates)
@@ -115,7 +118,7 @@ class KeyboardOperator:
         self._hold_on_leash(arm.world_T_palm)
         command = Command(now_ns, arm.arm_q, self._opening.copy())
         raw: dict[str, NDArray[np.generic]] = {"keyboard": self._rates.copy()}
-        return OperatorInput(command, raw, now_ns, tuple(events), note)
+        return OperatorInput(command, raw, now_ns, tuple(events), note or typing, remark)
 
     def close(self) -> None:
         """Give the keyboard back."""
@@ -165,6 +168,27 @@ class KeyboardOperator:
         share = min(1.0, self.config.leash_m / max(float(move), 1e-9), self.config.leash_rad / max(float(turn), 1e-9))
         if share < 1.0:
             self._wish = interpolate(reached, self._wish, share)
+
+    def _type_remark(self, taps: list[str]) -> tuple[list[str], str | None, str]:
+        """Keys that are left for the session, a remark that was finished with enter, and what to show of it.
+
+        Only while nothing moves, paused or in review: the letters are the same that drive the palm.
+        """
+        rest: list[str] = []
+        finished, shown = None, ""
+        for key in taps:
+            if self._remark is None:
+                if key == NOTE and self._stage in ("paused", "review"):
+                    self._remark, shown = "", "type a note, enter ends it"
+                else:
+                    rest.append(key)
+            elif key == "enter":
+                finished, self._remark = self._remark, None
+            elif key == "backspace":
+                self._remark = self._remark[:-1]
+            elif key == "space" or len(key) == 1:
+                self._remark += " " if key == "space" else key
+        return rest, finished, shown
 
     def _session_keys(self, taps: list[str]) -> tuple[list[Event], str]:
         events: list[Event] = []
