@@ -168,7 +168,7 @@ def _median(config: SimulationBenchmark, work: Callable[[], object]) -> float:
 def _peer(config: SimulationBenchmark, world: TwinWorld, shadows: bool) -> tuple[float, float]:
     """mujoco.Renderer: colour alone, and colour, depth and segmentation as three passes."""
     width, height = world.config.camera_size
-    with mujoco.Renderer(world.model, height, width) as renderer:
+    with mujoco.Renderer(world.model, height, width) as renderer:  # the same model: no multisampling either
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
 
         def colour() -> None:

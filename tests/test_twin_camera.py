@@ -112,6 +112,14 @@ def test_segmentation_names_robot_objects_and_nothing(seen: tuple[TwinWorld, Fra
     assert set(np.unique(frame.segmentation)) == {-1, 0, 1, 2, 3}
 
 
+def test_smooth_edges_leave_depth_and_segmentation_as_they_are(seen: tuple[TwinWorld, Frame]) -> None:
+    _, plain = seen
+    smooth = TwinWorld(replace(EXACT, antialias=True), balls).cameras["head"].latest()
+    np.testing.assert_array_equal(smooth.depth_m, plain.depth_m)
+    np.testing.assert_array_equal(smooth.segmentation, plain.segmentation)
+    assert (smooth.rgb != plain.rgb).any()
+
+
 def test_other_sizes_show_the_same_view() -> None:
     big = TwinWorld(EXACT, balls).cameras["head"].latest()
     camera = TwinWorld(replace(EXACT, camera_size=(160, 120)), balls).cameras["head"]

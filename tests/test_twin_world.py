@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -11,6 +12,7 @@ from dexloop.hardware.clock import NS, MachineClock, PacedClock, SteppedClock
 from dexloop.hardware.description import PLACE_ARM_Q, RM75_6F, START_ARM_Q
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.geometry import transform
+from dexloop.hardware.rig import DEXGRASPVLA_RIG
 from dexloop.hardware.twin.arm_spec import SERVO_LAG_S
 from dexloop.hardware.twin.controllers import ArmController, ControllerConfig, HandController
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
@@ -302,3 +304,26 @@ def test_paced_clock_never_runs_ahead() -> None:
     assert all(target <= now for target, now in targets)
     assert targets[-1][0] >= begin + 50_000_000
     assert len(targets) > 4  # in slices, so that cameras expose when they are due
+
+
+# -- a second arm -----------------------------------------------------------------------------------------------
+
+
+def test_a_second_arm_obeys_by_itself() -> None:
+    """Two mounts in the rig make two robots in one world, under one clock."""
+    mount = DEXGRASPVLA_RIG.arms[0]
+    shifted = mount.world_T_base.copy()
+    shifted[1, 3] += 0.9
+    rig = replace(DEXGRASPVLA_RIG, arms=(mount, replace(mount, side="left", world_T_base=shifted)))
+    world = TwinWorld(NO_CAMERAS, one_box, rig)
+    left, right = world.robots["left"], world.robots["right"]
+    assert world.robot is right
+    assert left.names.arm_joints[0] == "left_arm_joint_1"
+    target, closed = START.copy(), np.array([1.0, 0.2, 0.2, 0.2, 0.2, 1.0])
+    target[6] += 0.4
+    left.send(Command(0, target, closed))
+    world.clock.sleep_until_ns(2 * NS)
+    np.testing.assert_allclose(left.state().arm.q, target, atol=1e-3)
+    np.testing.assert_allclose(left.state().hand.opening, closed, atol=0.02)
+    np.testing.assert_allclose(right.state().arm.q, START, atol=1e-3)
+    np.testing.assert_allclose(right.state().hand.opening, OPEN, atol=0.02)

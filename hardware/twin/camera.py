@@ -41,9 +41,9 @@ class Picture:
 class SceneRenderer:
     """Draws a model's cameras. One OpenGL context for a world's life; models come and go."""
 
-    def __init__(self, width: int, height: int, shadows: bool) -> None:
+    def __init__(self, width: int, height: int, shadows: bool, antialias: bool) -> None:
         self.width, self.height = width, height
-        self._shadows = shadows
+        self._shadows, self._antialias = shadows, antialias
         self._gl: mujoco.GLContext | None = None
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
@@ -73,19 +73,19 @@ class SceneRenderer:
         scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows
         shape = (self.height, self.width)
         rgb = np.empty((*shape, 3), np.uint8)
-        mujoco.mjr_render(self._rect, scene, context)
-        mujoco.mjr_readPixels(rgb, None, self._rect, context)
-        if not (depth or bodies):
-            return Picture(rgb[::-1].copy(), None, None)
-        # One pass gives both: colours that are numbers of geoms, and depth without multisampling.
-        kept = scene.flags.copy()
-        scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
-        scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
-        colours = np.empty((*shape, 3), np.uint8) if bodies else None
         z = np.empty(shape, np.float32) if depth else None
+        colours = np.empty((*shape, 3), np.uint8) if bodies else None
+        # Without multisampling the colour pass leaves the very depth that the pass for segmentation would.
+        depth_with_colour = depth and not self._antialias
         mujoco.mjr_render(self._rect, scene, context)
-        mujoco.mjr_readPixels(colours, z, self._rect, context)
-        scene.flags[:] = kept
+        mujoco.mjr_readPixels(rgb, z if depth_with_colour else None, self._rect, context)
+        if bodies or (depth and not depth_with_colour):
+            kept = scene.flags.copy()
+            scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True  # colours that are numbers of geoms
+            scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+            mujoco.mjr_render(self._rect, scene, context)
+            mujoco.mjr_readPixels(colours, None if depth_with_colour else z, self._rect, context)
+            scene.flags[:] = kept
         return Picture(
             rgb[::-1].copy(),
             None if z is None else self._metric(z[::-1]),
@@ -129,8 +129,10 @@ class SceneRenderer:
         """Segmentation colours -> body ids."""
         assert self._model is not None
         assert self._scene is not None
-        number = colours[..., 0] + 256 * colours[..., 1].astype(np.int32) + 65536 * colours[..., 2].astype(np.int32)
         count = self._scene.ngeom
+        number = colours[..., 0].astype(np.int32)
+        if count > 254:
+            number += 256 * colours[..., 1].astype(np.int32) + 65536 * colours[..., 2].astype(np.int32)
         body = np.full(count + 1, -1, np.int32)
         for geom in self._scene.geoms[:count]:
             if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:

@@ -57,6 +57,8 @@ class TwinConfig:
     """Depth as the real camera measures it; False = exact."""
     shadows: bool = False
     """Shadow maps: three times the price of a picture."""
+    antialias: bool = False
+    """Smooth edges: more than twice the price of a picture."""
     sensor_noise: bool = True
     """Noise of the wrist's force sensor."""
     noslip_iterations: int = 2
@@ -101,7 +103,7 @@ class TwinWorld:
         ]
         self.robots = {arm.mount.side: TwinRobot(self, arm.mount, arm.prefix) for arm in self._arms}
         self.robot = self.robots[rig.arms[0].side]
-        self._renderer = SceneRenderer(*self.config.camera_size, shadows=self.config.shadows)
+        self._renderer = SceneRenderer(*self.config.camera_size, self.config.shadows, self.config.antialias)
         names = [camera.name for camera in rig.cameras] if self.config.cameras is None else self.config.cameras
         self.cameras = {name: TwinCamera(self, rig.camera(name), k) for k, name in enumerate(names)}
         self._rates = {"arm": ARM_STATE_RATE_HZ, "hand": rig.arms[0].hand.state_rate_hz}
@@ -151,6 +153,7 @@ class TwinWorld:
             spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
         width, height = self.config.camera_size
         spec.visual.global_.offwidth, spec.visual.global_.offheight = width, height
+        spec.visual.quality.offsamples = 4 if self.config.antialias else 0
         if scene is None:
             add_default_lights(spec)
         elif callable(scene):
