@@ -5,6 +5,7 @@ One studio per process; scenes come and go, the renderer stays.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from ..datasets.episode import EpisodeInfo
 from ..datasets.schema import CameraSchema, Schema
 from ..hardware.rig import DEXGRASPVLA_RIG
-from ..hardware.safety import SafeRobot
+from ..hardware.safety import SafeRobot, SafetyConfig
 from ..hardware.twin.success import LiftConfig, LiftSuccess
 from ..hardware.twin.world import TwinConfig, TwinWorld
 from .live import LiveView
 from .operators.base import Operator
 from .operators.recorded import RecordedOperator
+from .operators.script import ScriptConfig, ScriptOperator
 from .recorder import TARGET_KEY, Recorder, RecorderConfig, StreamCount
 from .session import EpisodeSession, Outcome, Phase, SessionConfig
 from .tasks import task
@@ -93,6 +95,8 @@ class Studio:
         self.config = config
         self._tell = tell
         self._view = view
+        self._safety = SafetyConfig()
+        self._script = ScriptConfig(rate_hz=config.rate_hz) if config.operator == "script" else None
         self._world: TwinWorld | None = None
         self._operator: Operator | None = None
 
@@ -102,7 +106,7 @@ class Studio:
         scene = task(config.task).scene(config.seed, attempt, config.objects, config.split)
         world = self._set_up(scene)
         operator = self._operator_for(world, attempt)
-        robot = SafeRobot(world.robot, world.rig)
+        robot = SafeRobot(world.robot, world.rig, self._safety)
         success = LiftSuccess(world, scene.target, LiftConfig(hold_s=task(config.task).hold_s))
         unsubscribe = world.robot.subscribe(success)
         people = config.operator in PEOPLE
@@ -164,10 +168,8 @@ class Studio:
     def _operator_for(self, world: TwinWorld, attempt: int) -> Operator:
         """A script is made anew for each attempt, so that an attempt depends on nothing before it."""
         if self.config.operator == "script":
-            from .operators.script import ScriptConfig, ScriptOperator
-
             seed = int(np.random.SeedSequence([self.config.seed, attempt, 1]).generate_state(1)[0])
-            return ScriptOperator(world, ScriptConfig(rate_hz=self.config.rate_hz), seed)
+            return ScriptOperator(world, self._script, seed)
         if self._operator is None:
             if self.config.operator == "recorded":
                 assert self.config.input is not None, "checked when the command was read"
@@ -184,9 +186,17 @@ class Studio:
             "target": scene.target_object.object.name,
             "attempt": attempt,
             "scene": scene.to_json(),
-            "config": asdict(self.config) | {"input": str(self.config.input) if self.config.input else None},
+            "config": self._resolved(),
         }
         return EpisodeInfo(task=scene.instruction, operator=self.config.operator, seed=self.config.seed, extra=extra)
+
+    def _resolved(self) -> dict[str, Any]:
+        """Every setting that this episode was recorded with, defaults included, as JSON."""
+        assert self._world is not None
+        parts: dict[str, Any] = {"collect": self.config, "twin": self._world.config, "safety": self._safety}
+        if self._script is not None:
+            parts["script"] = self._script
+        return json.loads(json.dumps({name: asdict(part) for name, part in parts.items()}, default=str))
 
     def close(self) -> None:
         """Give back the operator's device and the renderer. Safe to call twice."""
