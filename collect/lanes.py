@@ -53,7 +53,6 @@ class DepthWork:
         self._name, self._unit_m = name, unit_m
         self.format: StreamFormat = self._encoder.format
         self.sampler: StatsSampler | None = StatsSampler()
-        self.beyond_range = 0  # pixels too far for 12 bits, stored as invalid
 
     def encode(self, frame: Frame) -> bytes:
         if frame.depth_m is None:
@@ -61,8 +60,7 @@ class DepthWork:
                 f"camera {self._name!r} gave a frame without depth, but depth is to be recorded: "
                 "record without depth, or choose a camera that has it"
             )
-        counts, beyond = depth_counts(frame.depth_m, self._unit_m)
-        self.beyond_range += beyond
+        counts, _ = depth_counts(frame.depth_m, self._unit_m)  # too far for 12 bits: stored as invalid
         assert self.sampler is not None
         self.sampler.add(counts)
         return self._encoder.encode(counts)

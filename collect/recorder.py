@@ -69,7 +69,6 @@ class StreamCount:
     paused: int = 0  # arrived while the recording was paused, not recorded on purpose
     largest_queue: int = 0
     blocked_s: float = 0.0  # time its source was held back
-    depth_beyond_range: int = 0  # depth pixels too far for 12 bits, stored as invalid
     last_ns: int = -1  # capture time of the newest reading
     alive_ns: int = -1  # when its source was last seen at work: newer than last_ns where we held it back ourselves
     held_back: bool = False  # its source waits for us now
