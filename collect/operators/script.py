@@ -50,6 +50,7 @@ class ScriptConfig:
     retries: int = 3
     spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
     rehearsals: int = 8  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
+    takes: int = 2  # a grasp must work this often in a row in the copy, each time with other noise
     hold_s: float = 1.5
     lifted_m: float = 0.10  # the object counts as lifted from here
     place: bool = True  # go on to the bin and back
@@ -264,9 +265,14 @@ class ScriptOperator:
         return tried[0] if tried else None
 
     def _rehearsed(self, plan: ReachPlan) -> bool:
-        noise = SmoothNoise(self._rng, 13)
-        self.report.rehearsals += 1
-        return self._rehearsal.lifts(plan, self._manner, self._target, noise, self._noise_scale) > self._config.lifted_m
+        """Whether the grasp lifts the target in the copy, each time with other noise."""
+        for _ in range(self._config.takes):
+            noise = SmoothNoise(self._rng, 13)
+            self.report.rehearsals += 1
+            lift_m = self._rehearsal.lifts(plan, self._manner, self._target, noise, self._noise_scale)
+            if lift_m < self._config.lifted_m:
+                return False
+        return True
 
     def _missed(self, plan: ReachPlan) -> ReachPlan | None:
         """The same grasp put beside the object on purpose: stopped short, and off to one side."""
