@@ -156,7 +156,7 @@ def rendering(config: SimulationBenchmark) -> list[Rendering]:
 
 def _picture(world: TwinWorld) -> None:
     """One noisy frame, as a subscriber gets it."""
-    world.cameras["head"].expose(world.clock.now_ns(), late=False)
+    world.cameras["head"].expose(world.clock.now_ns())
     world.cameras["head"].latest()
 
 

@@ -1,7 +1,8 @@
 """The seams: what every robot and camera, twin or real, can do.
 
 Sources *push*: a sink that was subscribed is called once for every reading, in the order of capture, from the
-thread that the source lives in (the loop's own thread on the twin, a driver's thread on the rig). A sink must
+thread that the source lives in (the loop's own thread on the stepped twin, a driver's thread on the rig; the paced
+twin draws its cameras in a thread of their own). A sink must
 return quickly or block on purpose; what it is given is its own to keep.
 """
 

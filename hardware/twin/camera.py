@@ -1,17 +1,17 @@
 """The twin's cameras: colour, metric depth and segmentation, each only where it is asked for.
 
 A camera that nobody looks at costs nothing: an exposure keeps the configuration of the scene (a small copy), and the
-picture is drawn when it is pushed to a sink or asked for with ``latest``.
+picture is drawn when it is pushed to a sink or asked for with ``latest``. Stepped worlds draw in the loop's own thread,
+paced ones in a thread for all cameras, which is also what calls the sinks.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,115 +29,14 @@ if TYPE_CHECKING:
 ROBOT_ID = -1  # in a segmentation; object k is k + 1, everything else 0
 
 
-@dataclass
-class Picture:
-    """What was drawn; a pass that was not asked for is None."""
+@dataclass(frozen=True)
+class Exposure:
+    """The moment of a picture that may be drawn later."""
 
-    rgb: NDArray[np.uint8]  # (H, W, 3)
-    depth_m: NDArray[np.float32] | None  # (H, W), true z depth
-    body_id: NDArray[np.int32] | None  # (H, W), -1 = nothing
-
-
-class SceneRenderer:
-    """Draws a model's cameras. One OpenGL context for a world's life; models come and go."""
-
-    def __init__(self, width: int, height: int, shadows: bool, antialias: bool) -> None:
-        self.width, self.height = width, height
-        self._shadows, self._antialias = shadows, antialias
-        self._gl: mujoco.GLContext | None = None
-        self._context: mujoco.MjrContext | None = None
-        self._scene: mujoco.MjvScene | None = None
-        self._model: mujoco.MjModel | None = None
-        self._option = mujoco.MjvOption()
-        self._rect = mujoco.MjrRect(0, 0, width, height)
-
-    def use(self, model: mujoco.MjModel) -> None:
-        """Draw ``model`` from now on; its textures and meshes are loaded at the next picture."""
-        if model is not self._model:
-            self._free_context()
-            self._model = model
-
-    def draw(self, data: mujoco.MjData, camera: str | mujoco.MjvCamera, depth: bool, bodies: bool) -> Picture:
-        """Pictures from ``data``, whose positions must be up to date (``mj_kinematics``, ``mj_camlight``)."""
-        self._prepare()
-        model, scene, context = self._model, self._scene, self._context
-        assert model is not None
-        assert scene is not None
-        if isinstance(camera, str):
-            view = mujoco.MjvCamera()
-            view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            view.fixedcamid = model.camera(camera).id
-        else:
-            view = camera
-        mujoco.mjv_updateScene(model, data, self._option, None, view, mujoco.mjtCatBit.mjCAT_ALL, scene)
-        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows
-        shape = (self.height, self.width)
-        rgb = np.empty((*shape, 3), np.uint8)
-        z = np.empty(shape, np.float32) if depth else None
-        colours = np.empty((*shape, 3), np.uint8) if bodies else None
-        # Without multisampling the colour pass leaves the very depth that the pass for segmentation would.
-        depth_with_colour = depth and not self._antialias
-        mujoco.mjr_render(self._rect, scene, context)
-        mujoco.mjr_readPixels(rgb, z if depth_with_colour else None, self._rect, context)
-        if bodies or (depth and not depth_with_colour):
-            kept = scene.flags.copy()
-            scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True  # colours that are numbers of geoms
-            scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
-            mujoco.mjr_render(self._rect, scene, context)
-            mujoco.mjr_readPixels(colours, None if depth_with_colour else z, self._rect, context)
-            scene.flags[:] = kept
-        return Picture(
-            rgb[::-1].copy(),
-            None if z is None else self._metric(z[::-1]),
-            None if colours is None else self._bodies(colours[::-1]),
-        )
-
-    def close(self) -> None:
-        self._free_context()
-        if self._gl is not None:
-            self._gl.free()
-        self._gl = None
-
-    def _prepare(self) -> None:
-        if self._model is None:
-            raise DeviceError("the twin's renderer has no model: call use() before draw()")
-        if self._gl is None:
-            self._gl = _gl_context(self.width, self.height)
-        self._gl.make_current()
-        if self._context is None:
-            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-            self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-            self._scene = mujoco.MjvScene(self._model, maxgeom=2000)
-
-    def _free_context(self) -> None:
-        if self._context is not None and self._gl is not None:
-            self._gl.make_current()
-            self._context.free()
-        self._context = self._scene = None
-
-    def _metric(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Depth buffer (reversed: 1 near, 0 far) -> m along the optical axis; 0 where there is nothing."""
-        assert self._model is not None
-        extent = self._model.stat.extent
-        near, far = self._model.vis.map.znear * extent, self._model.vis.map.zfar * extent
-        metric = (near * far / (near + z.astype(np.float64) * (far - near))).astype(np.float32)
-        metric[z <= 0] = 0.0
-        return metric
-
-    def _bodies(self, colours: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Segmentation colours -> body ids."""
-        assert self._model is not None
-        assert self._scene is not None
-        count = self._scene.ngeom
-        number = colours[..., 0].astype(np.int32)
-        if count > 254:
-            number += 256 * colours[..., 1].astype(np.int32) + 65536 * colours[..., 2].astype(np.int32)
-        body = np.full(count + 1, -1, np.int32)
-        for geom in self._scene.geoms[:count]:
-            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                body[geom.segid + 1] = self._model.geom_bodyid[geom.objid]
-        return body[number]
+    captured_ns: int
+    sequence: int
+    scene_number: int
+    qpos: NDArray[np.float64]  # (nq,)
 
 
 class TwinCamera:
@@ -151,14 +50,15 @@ class TwinCamera:
         self.rate_hz = float(config.camera_rate_hz)
         self.depth = config.depth  # may be changed while it runs
         self.segmentation = config.segmentation
-        self.skipped_frames = 0  # exposures that were due while the world was late, and were not drawn
+        self.skipped_frames = 0  # exposures that drawing was too slow for
         self._world = world
         self._index = index
         self._sinks: list[FrameSink] = []
         self._sequence = -1
-        self._exposed_ns = 0
-        self._qpos: NDArray[np.float64] | None = None
-        self._frame: Frame | None = None
+        self._lock = threading.Lock()
+        self._exposure: Exposure | None = None  # the newest
+        self._waiting: Exposure | None = None  # for the drawing thread
+        self._frame: Frame | None = None  # drawn last
         self._closed = False
 
     @property
@@ -168,9 +68,14 @@ class TwinCamera:
 
     def latest(self) -> Frame:
         self._check_open()
-        if self._qpos is None:
-            self._world.expose_now(self)
-        return _copy(self._draw())
+        if self._exposure is None:
+            self.expose(self._world.now_ns)
+        exposure, drawing = self._exposure, self._world.drawing
+        assert exposure is not None
+        frame = self._draw(exposure) if drawing is None else drawing.call(lambda: self._draw(exposure))
+        if frame is None:
+            raise DeviceError(f"camera {self.name!r}: the scene changed while its picture was drawn: ask again")
+        return _copy(frame)
 
     def pose(self) -> tuple[str, Transform]:
         """As calibrated. A scene's camera jitter is what a calibration leaves, so it is not in it."""
@@ -194,51 +99,68 @@ class TwinCamera:
     def forget(self, restart: bool) -> None:
         """The scene changed: what was exposed before it is no longer the newest frame. ``restart``: exposures are
         counted from 0 again, and so is their noise."""
-        self._qpos = self._frame = None
+        with self._lock:
+            self._exposure = self._waiting = self._frame = None
         if restart:
             self._sequence = -1
 
-    def expose(self, captured_ns: int, late: bool) -> None:
-        """Take the scene as it stands. ``late`` skips drawing for subscribers, and counts it."""
+    def expose(self, captured_ns: int) -> None:
+        """Take the scene as it stands, and push its picture to whoever subscribed.
+
+        In real time the picture waits for the drawing thread. Is the one before it still waiting, that one is given
+        up and counted: its number is missing in the frames' sequence.
+        """
         if self._closed:
             return
         self._sequence += 1
-        if late and self._sinks:
-            self.skipped_frames += 1
+        world = self._world
+        self._exposure = Exposure(captured_ns, self._sequence, world.scene_number, world.data.qpos.copy())
+        if not self._sinks:
             return
-        self._exposed_ns = captured_ns
-        self._qpos = self._world.data.qpos.copy()
-        self._frame = None
-        if self._sinks:
-            frame = self._draw()
+        if world.drawing is None:
+            self._push(self._exposure)
+            return
+        with self._lock:
+            replaced, self._waiting = self._waiting, self._exposure
+        if replaced is None:
+            world.drawing.post(self._push_waiting)
+        else:
+            self.skipped_frames += 1
+
+    def _push_waiting(self) -> None:
+        with self._lock:
+            exposure, self._waiting = self._waiting, None
+        if exposure is not None and not self._closed:
+            self._push(exposure)
+
+    def _push(self, exposure: Exposure) -> None:
+        frame = self._draw(exposure)
+        if frame is not None:
             for sink in tuple(self._sinks):
                 sink(_copy(frame))
 
-    def _draw(self) -> Frame:
-        if self._frame is None:
-            assert self._qpos is not None
-            picture = self._world.draw(self.name, self._qpos, self.depth, self.segmentation)
-            depth = picture.depth_m
-            if depth is not None and self._world.config.depth_noise:
-                rng = np.random.default_rng([self._world.seed, self._index, self._sequence])
-                depth = measured_depth(depth, self.description, self.intrinsics, rng)
-            ids = None if picture.body_id is None else self._world.segment_of_body[picture.body_id]
-            self._frame = Frame(self._exposed_ns, self._sequence, picture.rgb, depth, ids)
+    def _draw(self, exposure: Exposure) -> Frame | None:
+        """The frame of an exposure; None when its scene is no more."""
+        kept = self._frame
+        if kept is not None and (kept.sequence, kept.captured_ns) == (exposure.sequence, exposure.captured_ns):
+            return kept
+        world = self._world
+        with world.scene_lock:  # a scene does not change under a picture
+            if exposure.scene_number != world.scene_number:
+                return None
+            picture = world.draw(self.name, exposure.qpos, self.depth, self.segmentation)
+            seed, segment_of_body = world.seed, world.segment_of_body
+        depth = picture.depth_m
+        if depth is not None and world.config.depth_noise:
+            rng = np.random.default_rng([seed, self._index, exposure.sequence])
+            depth = measured_depth(depth, self.description, self.intrinsics, rng)
+        ids = None if picture.body_id is None else segment_of_body[picture.body_id]
+        self._frame = Frame(exposure.captured_ns, exposure.sequence, picture.rgb, depth, ids)
         return self._frame
 
     def _check_open(self) -> None:
         if self._closed:
             raise DeviceError(f"camera {self.name!r} is closed: make a new TwinWorld")
-
-
-def _gl_context(width: int, height: int) -> mujoco.GLContext:
-    """A context of the backend that MUJOCO_GL names. Where something imported MuJoCo before this package could name
-    one, MuJoCo has settled for windows, which a machine without a screen cannot open: EGL then, by name."""
-    if os.environ.get("MUJOCO_GL") == "egl":
-        from mujoco.egl import GLContext
-
-        return GLContext(width, height)
-    return mujoco.GLContext(width, height)
 
 
 def _copy(frame: Frame) -> Frame:

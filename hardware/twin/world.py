@@ -7,9 +7,12 @@ every reading that falls due on the way is pushed to its sinks at its own time.
 from __future__ import annotations
 
 import math
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import mujoco
@@ -22,8 +25,9 @@ from ..errors import BadInput
 from ..geometry import Array, Transform, quat_to_matrix, transform
 from ..rig import DEXGRASPVLA_RIG
 from ..values import Command
-from .camera import ROBOT_ID, Picture, SceneRenderer, TwinCamera
+from .camera import ROBOT_ID, TwinCamera
 from .controllers import ControllerConfig
+from .rendering import DrawThread, Picture, SceneRenderer
 from .rig_state import ArmWithHand
 from .robot import ARM_STATE_RATE_HZ, TwinRobot
 from .spec import add_default_lights, arm_prefix, rig_spec
@@ -104,12 +108,16 @@ class TwinWorld:
         self.robots = {arm.mount.side: TwinRobot(self, arm.mount, arm.prefix) for arm in self._arms}
         self.robot = self.robots[rig.arms[0].side]
         self._renderer = SceneRenderer(*self.config.camera_size, self.config.shadows, self.config.antialias)
+        self.drawing = DrawThread() if self.config.mode == "paced" and self.config.cameras != () else None
+        release = self._renderer.close if self.drawing is None else partial(self.drawing.close, self._renderer.close)
+        self._release = weakref.finalize(self, release)  # a world that nobody closed, too, leaves no thread behind
+        self.scene_lock = threading.RLock()  # held while the scene changes or is drawn
+        self.scene_number = 0
         names = [camera.name for camera in rig.cameras] if self.config.cameras is None else self.config.cameras
         self.cameras = {name: TwinCamera(self, rig.camera(name), k) for k, name in enumerate(names)}
         self._rates = {"arm": ARM_STATE_RATE_HZ, "hand": rig.arms[0].hand.state_rate_hz}
         self._rates |= {name: camera.rate_hz for name, camera in self.cameras.items()}
         self._ticks: dict[str, int] = {}
-        self._closed = False
         self.reset(scene)
 
     # -- scenes -------------------------------------------------------------------------------------------------
@@ -119,32 +127,37 @@ class TwinWorld:
 
         Simulated time begins at 0 again, so that a scene is the same whatever came before; paced time goes on.
         """
+        seed = self.config.seed if self.config.seed is not None else getattr(scene, "seed", 0)
+        model = self._compile(scene)
+        with self.scene_lock:
+            self.scene, self.seed, self.model = scene, seed, model
+            self.scene_number += 1
+            self.data = mujoco.MjData(model)
+            self._view = mujoco.MjData(model)
+            self._restart_time()
+            for camera in self.cameras.values():
+                camera.forget(restart=self.config.mode == "stepped")
+            self._rng = np.random.default_rng([seed, 1_000_003]) if self.config.sensor_noise else None
+            robot_bodies: set[int] = set()
+            for arm, robot in zip(self._arms, self.robots.values(), strict=True):
+                arm.bind(self.model, self.data)
+                arm.place(np.array(START_ARM_Q), np.array(OPEN_HAND), self._now_ns)
+                robot.forget()
+                robot_bodies |= arm.bodies
+            self._object_bodies = self._find_objects(robot_bodies)
+            self.segment_of_body = self._segments(robot_bodies)
+        mujoco.mj_forward(self.model, self.data)
+        self._start_height_m = np.array([self.object_pose(i)[2, 3] for i in range(len(self._object_bodies))])
+        self._read_all(push=False)
+
+    def _restart_time(self) -> None:
         if isinstance(self.clock, SteppedClock):
             self.clock.restart()
             self._now_ns = 0
             self._ticks.clear()
-        self.scene = scene
-        self.seed = self.config.seed if self.config.seed is not None else getattr(scene, "seed", 0)
-        self.model = self._compile(scene)
-        self.data = mujoco.MjData(self.model)
-        self._view = mujoco.MjData(self.model)
-        if self.config.mode == "paced":  # building took time in which nothing moved
+        else:  # building took time in which nothing moved
             self._now_ns = time.monotonic_ns()
         self._align_ticks()
-        for camera in self.cameras.values():
-            camera.forget(restart=self.config.mode == "stepped")
-        self._rng = np.random.default_rng([self.seed, 1_000_003]) if self.config.sensor_noise else None
-        robot_bodies: set[int] = set()
-        for arm, robot in zip(self._arms, self.robots.values(), strict=True):
-            arm.bind(self.model, self.data)
-            arm.place(np.array(START_ARM_Q), np.array(OPEN_HAND), self._now_ns)
-            robot.forget()
-            robot_bodies |= arm.bodies
-        self._object_bodies = self._find_objects(robot_bodies)
-        self.segment_of_body = self._segments(robot_bodies)
-        mujoco.mj_forward(self.model, self.data)
-        self._start_height_m = np.array([self.object_pose(i)[2, 3] for i in range(len(self._object_bodies))])
-        self._read_all(push=False)
 
     def _compile(self, scene: SceneSpec | SceneBuilder | None) -> mujoco.MjModel:
         spec = rig_spec(self.rig, self.config.timestep_s)
@@ -267,6 +280,8 @@ class TwinWorld:
 
     def _push_due(self) -> None:
         now_ns = self._now_ns
+        if self.drawing is not None:
+            self.drawing.check()
         if isinstance(self.clock, SteppedClock):
             self.clock.set_now_ns(now_ns)
         if self._due("arm"):
@@ -277,8 +292,7 @@ class TwinWorld:
                 robot.take(arm.hand_state(now_ns))
         for name, camera in self.cameras.items():
             if self._due(name):
-                late = self.config.mode == "paced" and time.monotonic_ns() - now_ns > 0.5 * NS / camera.rate_hz
-                camera.expose(now_ns, late)
+                camera.expose(now_ns)
 
     def _due(self, stream: str) -> bool:
         """Whether tick k of the stream, at k / rate, has come; counts it."""
@@ -315,18 +329,25 @@ class TwinWorld:
     def _arm_of(self, robot: TwinRobot) -> ArmWithHand:
         return next(arm for arm in self._arms if arm.mount is robot.mount)
 
-    def expose_now(self, camera: TwinCamera) -> None:
-        """An exposure out of turn: somebody asks for a frame before the first one was due."""
-        camera.expose(self._now_ns, late=False)
+    @property
+    def now_ns(self) -> int:
+        """Where the physics are. Paced: at most one slice behind the clock while a loop sleeps."""
+        return self._now_ns
 
     def draw(self, camera: str | mujoco.MjvCamera, qpos: Array, depth: bool, bodies: bool) -> Picture:
         """Draw the scene in configuration ``qpos`` (nq,) from one of its cameras, or a free one."""
-        self._view.qpos[:] = qpos
-        mujoco.mj_kinematics(self.model, self._view)
-        mujoco.mj_comPos(self.model, self._view)
-        mujoco.mj_camlight(self.model, self._view)
-        self._renderer.use(self.model)
-        return self._renderer.draw(self._view, camera, depth, bodies)
+        if self.drawing is not None:
+            return self.drawing.call(lambda: self._draw(camera, qpos, depth, bodies))
+        return self._draw(camera, qpos, depth, bodies)
+
+    def _draw(self, camera: str | mujoco.MjvCamera, qpos: Array, depth: bool, bodies: bool) -> Picture:
+        with self.scene_lock:
+            self._view.qpos[:] = qpos
+            mujoco.mj_kinematics(self.model, self._view)
+            mujoco.mj_comPos(self.model, self._view)
+            mujoco.mj_camlight(self.model, self._view)
+            self._renderer.use(self.model)
+            return self._renderer.draw(self._view, camera, depth, bodies)
 
     def close(self) -> None:
         """Release the cameras' OpenGL context. Safe to call twice."""
@@ -334,4 +355,4 @@ class TwinWorld:
             robot.close()
         for camera in self.cameras.values():
             camera.close()
-        self._renderer.close()
+        self._release()
