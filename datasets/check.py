@@ -111,6 +111,7 @@ def _check_set(root: Path, schema: Schema, info: dict[str, Any], deep: bool) -> 
     except DatasetError as error:
         yield Finding("error", TASKS, str(error), REPAIR)
         tasks = []
+    ours = (root / OWN).exists()
     entries: dict[int, tuple[str, dict[str, Any]]] = {}
     for file, row_or_error in read_entries(root):
         if isinstance(row_or_error, str):
@@ -119,9 +120,10 @@ def _check_set(root: Path, schema: Schema, info: dict[str, Any], deep: bool) -> 
         index = int(row_or_error["episode_index"])
         if index in entries:
             yield Finding("error", file, f"describes episode {index}, which {entries[index][0]} does too", REPAIR)
+        if index != len(entries) and index not in entries and index < total and not ours:
+            yield Finding("error", file, f"lists episode {index} at place {len(entries)}", REPAIR)
         entries[index] = (file, row_or_error)
     parts, start, used = [], 0, set()
-    ours = (root / OWN).exists()
     for index in range(total):
         if index not in entries:
             yield Finding("error", "meta/episodes", f"has no entry of it: {INFO} counts {total}", REPAIR, index)

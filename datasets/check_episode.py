@@ -19,9 +19,12 @@ from .layout import (
     INFO_COLUMN,
     VIDEO_PATTERN,
     crc32,
+    data_file,
+    episode_file,
     info_from_text,
     numpy_columns,
     stats_of_row,
+    video_file,
 )
 from .reader import read_parquet
 from .schema import ACTION, INDEX_COLUMNS, Column, Schema, column_problems, timing_problems
@@ -83,6 +86,12 @@ class EpisodeCheck:
 def check_entry(episode: EpisodeCheck, file: str) -> Iterator[Finding]:
     """Its line of ``meta/episodes``."""
     row = episode.row
+    if episode.ours:  # LeRobot reads entries and rows in the order of their files
+        places = {file: episode_file(episode.index), episode.data_file: data_file(episode.index)}
+        places |= {episode.video_file(key): video_file(key, episode.index) for key in episode.schema.video_keys}
+        for found, wanted in places.items():
+            if found != wanted:
+                yield episode.bad(file, f"has {found} for its own, expected {wanted}")
     if (row["dataset_from_index"], row["dataset_to_index"]) != (episode.start, episode.start + episode.rows):
         found = f"{row['dataset_from_index']}..{row['dataset_to_index']}"
         yield episode.bad(file, f"spans frames {found}, expected {episode.start}..{episode.start + episode.rows}")

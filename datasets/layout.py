@@ -25,6 +25,7 @@ from .transaction import INFO
 
 STATS, TASKS, OWN = "meta/stats.json", "meta/tasks.parquet", "meta/dexloop.json"
 DAMAGED = "damaged"
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError)  # what pyarrow raises on damaged files
 INFO_COLUMN, SOURCE_COLUMN, CRC_COLUMN = "dexloop/info", "dexloop/source", "dexloop/crc32/{key}"
 EPISODES_PATTERN = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATTERN = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -86,8 +87,16 @@ def crc32(path: Path) -> int:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """One row group, as LeRobot writes an episode."""
-    pq.write_table(table, path, row_group_size=max(1, table.num_rows), compression="snappy")
+    """One row group, as LeRobot writes an episode, with checksums that :func:`open_table` has verified."""
+    pq.write_table(table, path, row_group_size=max(1, table.num_rows), compression="snappy", write_page_checksum=True)
+
+
+def open_table(path: Path) -> pq.ParquetFile:
+    """Raises DatasetError where the file is missing or damaged."""
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except PARQUET_ERRORS as error:
+        raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 
 
 def numpy_columns(table: pa.Table, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
@@ -179,12 +188,12 @@ def read_tasks(root: Path) -> list[str]:
     if not (root / TASKS).exists():
         raise DatasetError(f"{root / TASKS} is missing: run `dataset repair`.")
     try:
-        table = pq.ParquetFile(root / TASKS).read()  # read_table would import pandas
+        table = open_table(root / TASKS).read()  # read_table would import pandas
         index, text = table.column("task_index").to_pylist(), table.column("task").to_pylist()
         pandas = json.loads((table.schema.metadata or {})[b"pandas"])
         if pandas["index_columns"] != ["task"]:
             raise ValueError("LeRobot would not find the tasks")
-    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+    except (*PARQUET_ERRORS, KeyError) as error:
         raise DatasetError(f"{root / TASKS} cannot be read ({error}): run `dataset repair`.") from error
     return [text[i] for i in np.argsort(index)]
 

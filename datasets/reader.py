@@ -10,7 +10,6 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..hardware.errors import BadInput, DatasetError
@@ -19,11 +18,13 @@ from .episode import EpisodeInfo
 from .layout import (
     DATA_PATTERN,
     INFO_COLUMN,
+    PARQUET_ERRORS,
     SOURCE_COLUMN,
     VIDEO_PATTERN,
     episode_file,
     info_from_text,
     numpy_columns,
+    open_table,
     read_json,
     read_tasks,
 )
@@ -182,18 +183,18 @@ def _no_statistics(name: str) -> bool:
 def read_rows(path: Path, wanted: Callable[[str], bool] = _everything) -> list[dict[str, Any]]:
     """Lines of a ``meta/episodes`` file, the wanted columns of it. Raises DatasetError where it is damaged."""
     try:
-        file = pq.ParquetFile(path)
+        file = open_table(path)
         names = [name for name in file.schema_arrow.names if wanted(name)]
         return file.read(names, use_threads=False).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Raises DatasetError where the file is missing or damaged."""
     try:
-        return pq.ParquetFile(path).read(columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        return open_table(path).read(columns, use_threads=False)
+    except PARQUET_ERRORS as error:
         raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 
 

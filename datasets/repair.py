@@ -311,7 +311,15 @@ def _salvage(
 
 def _is_ours(root: Path, index: int, row: dict[str, Any]) -> bool:
     """Whether the episode's files are its own, one each; another tool may have put several into one."""
-    if (row["data/chunk_index"], row["data/file_index"]) != place(index):
+    parts = [
+        "data",
+        *(
+            name.removesuffix("/chunk_index")
+            for name in row
+            if name.startswith("videos/") and name.endswith("/chunk_index")
+        ),
+    ]
+    if any((row[f"{part}/chunk_index"], row[f"{part}/file_index"]) != place(index) for part in parts):
         return False
     path, wanted = root / data_file(index), row.get(CRC_COLUMN.format(key="data"))
     return (root / OWN).exists() or (path.exists() and crc32(path) == wanted)

@@ -93,6 +93,13 @@ def copy(source: str, target: str) -> Callable[[Path], None]:
     return damage
 
 
+def swap_entries(root: Path) -> None:
+    one, two = root / episode_file(0), root / episode_file(2)
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+
+
 def forget_task(root: Path) -> None:
     write_table(tasks_table(read_tasks(root)[:1]), root / "meta/tasks.parquet")
 
@@ -117,6 +124,7 @@ DAMAGE = {
     "entry missing": (remove(episode_file(1)), r"has no entry"),
     "entry truncated": (truncate(episode_file(1)), r"meta/episodes.*cannot be read"),
     "entry of another": (copy(episode_file(0), episode_file(1)), r"describes episode 0"),
+    "entries swapped": (swap_entries, r"expected meta/episodes/chunk-000/file-002.parquet"),
     "info missing": (remove("meta/info.json"), r"meta/info.json: is missing"),
     "info cut": (truncate("meta/info.json"), r"meta/info.json: cannot be used"),
     "too many episodes": (edit_json("meta/info.json", lambda d: d.update(total_episodes=4)), r"episode 3.*no entry"),

@@ -26,7 +26,7 @@ from dexloop.tests.test_check import DAMAGE, HEAD, copy, remove, truncate
 # What becomes of episode 1 of 3; all others must stay.
 KEPT = {"entry missing", "entry truncated", "info missing", "info cut", "too many episodes", "too few episodes"}
 KEPT |= {"frames wrong", "stats missing", "stats wrong", "stats of too few", "tasks missing", "task lost", "schema cut"}
-KEPT |= {"orphan data", "orphan video", "entry of another"}
+KEPT |= {"orphan data", "orphan video", "entry of another", "entries swapped"}
 LOST = set(DAMAGE) - KEPT - {"half-done change"}
 # One of each way to be lost; the others run with -m slow.
 QUICK = {"data missing", "data flipped", "video truncated", "video flipped", "video too short", "NaN", "row of another"}
