@@ -21,7 +21,6 @@ from .shape import Shape
 Array = NDArray[np.float64]
 UP = np.array([0.0, 0.0, 1.0])
 NEIGHBOURHOOD_M = 0.25
-WIDEST_M = 0.095  # that thumb and fingers could straddle
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Family:
     rotation: float = 1.0  # of the thumb
     prior: float = 0.0  # added to the score
     depth_steps: tuple[float, ...] = (0.0, 0.010, 0.022)  # m back from the deepest place
+    widest_m: float = 0.095  # that thumb and fingers straddle with this preshape
     # The thumb stays put this far beside the object and the fingers bring the object to it; None: both close.
     thumb_gap_m: float | None = None
     min_height_m: float = 0.0  # objects lower than this are not tried
@@ -51,6 +51,7 @@ class Family:
 
 FAMILIES = (
     Family("wrap", (18.0, 30.0, 42.0, 54.0), 0.0, "down", 0.135, -0.045, 0.85, 1.0),
+    Family("tight", (25.0, 38.0), 0.0, "down", 0.145, -0.052, 0.70, 0.62, prior=-0.3, widest_m=0.04),
     Family("pinch", (44.0, 54.0, 64.0), 0.0, "down", 0.132, -0.070, 0.78, 0.95, thumb_gap_m=0.006),
     Family("side", (55.0, 70.0, 82.0), -90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07),
 )
@@ -64,7 +65,7 @@ class GraspConfig:
     headings: int = 20
     table_margin_m: float = 0.002  # lowest point of the hand above the table
     object_margin_m: float = 0.004  # of the open hand to the target while it comes in
-    neighbour_margin_m: float = 0.006
+    neighbour_margin_m: float = -0.003  # a neighbour may be nudged: rehearsal tells whether it works out
     shifts: tuple[float, ...] = (-1.0, 0.0, 1.0)  # along the closing axis: 0 middle, -1 / 1 walls of something hollow
 
     def __post_init__(self) -> None:
@@ -135,7 +136,7 @@ class GraspPlanner:
         slab &= depth < depth[slab].min() + 0.06
         along = target.points[slab] @ closing
         low, high = float(along.min()), float(along.max())
-        if high - low > WIDEST_M and not is_hollow(target):
+        if high - low > family.widest_m and not is_hollow(target):
             return []
         found = []
         for shift in self._config.shifts if high - low > 0.05 and is_hollow(target) else (0.0,):
@@ -224,7 +225,7 @@ class GraspPlanner:
         parts |= {
             "prior": family.prior,
             "hollow": -0.3 * abs(shift),
-            "room": 0.3 * min(clearance, 0.03) / 0.03,
+            "room": 0.5 * min(clearance, 0.02) / 0.02,
             "palm": -4.0 * max(0.0, float(self._preview.palm_distance(local).min()) - 0.02),
         }
         score = float(sum(parts.values()))

@@ -12,8 +12,12 @@ from ...hardware.description import RETURN_ARM_Q, START_ARM_Q, RigDescription
 from ...hardware.geometry import Transform, interpolate, inverse, pose_error
 from ...hardware.kinematics import ArmKinematics
 from .grasps import Grasp
+from .preview import HandPreview
 
 Array = NDArray[np.float64]
+
+NOTHING = np.empty((0, 3))
+WRIST_LENGTH_M, WRIST_RADIUS_M = 0.22, 0.06  # the arm's last link with the camera, behind the palm
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,12 @@ class ReachConfig:
 
     retreat_m: float = 0.10  # pregrasp to grasp, along the approach
     lift_m: float = 0.14
-    overhead_m: tuple[float, ...] = (0.12, 0.06, 0.0)  # how far above the pregrasp the hand arrives, best first
+    overhead_m: tuple[float, ...] = (0.22, 0.12, 0.05, 0.0)  # how far above the pregrasp the hand arrives, best first
     step_m: float = 0.012  # between inverse kinematics solutions along a straight line
     largest_step_rad: float = 0.25  # of any joint between two of them: more is a jump, not a motion
     limit_margin_rad: float = 0.03
     # Kept from the robot itself, and from table, bin and column: a little more than SafeRobot asks for.
+    obstacle_margin_m: float = 0.004
     self_margin_m: float = 0.014
     table_margin_m: float = 0.012
 
@@ -52,6 +57,7 @@ class Reach:
         self._config = config
         self.kinematics = ArmKinematics(mount.arm)
         self._collision = CollisionModel(rig)
+        self._preview = HandPreview(mount.hand)
         self._base_T_world = inverse(mount.world_T_base)
         self._palm_T_flange = inverse(mount.flange_T_palm)
 
@@ -83,8 +89,11 @@ class Reach:
             q_near = q
         return np.array(waypoints)
 
-    def plan(self, grasp: Grasp, q_now: Array) -> ReachPlan | None:
-        """The arm's way through ``grasp``; None where it has none. Tried from where the arm is and from its start."""
+    def plan(self, grasp: Grasp, q_now: Array, obstacles: Array = NOTHING) -> ReachPlan | None:
+        """The arm's way through ``grasp``; None where it has none. Tried from where the arm is and from its start.
+
+        ``obstacles`` (N, 3) m are points of everything on the table, the target too: nothing may be swept away.
+        """
         pregrasp = grasp.world_T_palm.copy()
         pregrasp[:3, 3] -= self._config.retreat_m * grasp.approach
         lifted = grasp.world_T_palm.copy()
@@ -96,19 +105,21 @@ class Reach:
             lift = self.line(grasp.world_T_palm, lifted, approach[-1])
             if lift is None or not self.clear(lift[[-1]], grasp.preshape):
                 continue
-            entry = self.transit(q_now, self._entry(pregrasp, approach[0]), grasp.preshape)
+            entry = self._enter(q_now, pregrasp, approach[0], grasp.preshape, obstacles)
             if entry is None:
                 continue
             margin = self._margin(np.concatenate([approach, lift]))
             return ReachPlan(grasp, entry, approach, lift, margin, self._config.lift_m)
         return None
 
-    def transit(self, q_now: Array, goal: Array, hand: Array) -> Array | None:
+    def transit(self, q_now: Array, goal: Array, hand: Array, obstacles: Array = NOTHING) -> Array | None:
         """Joint waypoints from ``q_now`` into the path ``goal`` (K, 7) that keep clear, by way of a known posture if
         need be; None where there are none."""
         for via in ([], [START_ARM_Q], [RETURN_ARM_Q]):
             way = np.concatenate([q_now[None], *[np.array(q)[None] for q in via], goal])
-            if self.clear(densely(way[: 2 + len(via)]), hand):
+            dense = densely(way[: 2 + len(via)])
+            # What is near already when the motion begins (after a failed attempt) cannot be helped.
+            if self.clear(dense, hand) and not self.sweeps(densely(way[:-1])[2:], hand, obstacles):
                 return way
         return None
 
@@ -120,15 +131,30 @@ class Reach:
                 return False
         return True
 
-    def _entry(self, pregrasp: Transform, q: Array) -> Array:
-        """From above down to the pregrasp, as high as the arm can."""
+    def _enter(self, q_now: Array, pregrasp: Transform, q: Array, hand: Array, obstacles: Array) -> Array | None:
+        """From ``q_now`` to above the pregrasp, as high as the arm can, and down to it (``q``)."""
         for height_m in self._config.overhead_m:
             over = pregrasp.copy()
             over[2, 3] += height_m
             line = self.line(pregrasp, over, q)
-            if line is not None:
-                return line[::-1]
-        return q[None]
+            if line is None:
+                continue
+            way = self.transit(q_now, line[::-1], hand, obstacles)
+            if way is not None:
+                return way
+        return None
+
+    def sweeps(self, q: Array, hand: Array, obstacles: Array) -> bool:
+        """Whether hand or wrist come too near ``obstacles`` (N, 3) m somewhere along ``q`` (K, 7)."""
+        if not len(obstacles):
+            return False
+        palm = self.palm(q)  # (K, 4, 4)
+        local = (obstacles[None] - palm[:, None, :3, 3]) @ palm[:, :3, :3]
+        wrist = np.linalg.norm(local[..., 1:], axis=-1)
+        behind = (local[..., 0] < 0.0) & (local[..., 0] > -WRIST_LENGTH_M)
+        if (behind & (wrist < WRIST_RADIUS_M)).any():
+            return True
+        return bool((self._preview.clearance(hand, local) < self._config.obstacle_margin_m).any())
 
     def _margin(self, q: Array) -> float:
         limits = self.kinematics.limits

@@ -249,12 +249,13 @@ class ScriptOperator:
         shapes = [shape.moved(self._world.object_pose(i)) for i, shape in enumerate(self._shapes)]
         target = shapes.pop(self._target)
         others = np.concatenate([shape.points for shape in shapes]) if shapes else np.empty((0, 3))
+        obstacles = np.concatenate([target.points, others])[::2]
         turn_rad = self._rng.uniform(0, 2 * np.pi)
         grasps = self._planner.propose(target, others, self._reach.roughly, turn_rad)
         order = np.argsort([-grasp.score + self._config.spread * self._rng.normal() for grasp in grasps])
         tried: list[ReachPlan] = []
         for index in order:
-            plan = self._reach.plan(grasps[index], self._posture.q)
+            plan = self._reach.plan(grasps[index], self._posture.q, obstacles)
             if plan is None:
                 continue
             if self._config.rehearsals == 0 or self._rehearsed(plan):
