@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import mujoco
 import numpy as np
+from dexloop.collect.command import Collect
 from dexloop.collect.operators.script import ScriptOperator
+from dexloop.datasets.reader import DatasetReader
+from dexloop.datasets.view import contact_sheet
 from dexloop.hardware.clock import NS
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
@@ -15,6 +19,7 @@ from PIL import Image
 
 OUT = Path(__file__).parent / "images"
 SCENE_SEED, OBJECTS, LIGHTING = 11, 5, "daylight"
+EPISODE_SEED = 2
 BIG, SMALL = (960, 720), (480, 360)
 
 
@@ -34,16 +39,32 @@ def grasped(world: TwinWorld) -> None:
             raise SystemExit("the grasp failed: choose another scene for the picture")
 
 
-def free_camera(lookat: tuple[float, float, float], distance: float, azimuth: float, elevation: float) -> mujoco.MjvCamera:
+def free_camera(
+    lookat: tuple[float, float, float], distance: float, azimuth: float, elevation: float
+) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     camera.lookat[:] = lookat
     camera.distance, camera.azimuth, camera.elevation = distance, azimuth, elevation
     return camera
 
 
-def main() -> None:
-    OUT.mkdir(exist_ok=True)
-    world = TwinWorld(TwinConfig(camera_size=BIG, shadows=True), sample_scene(SCENE_SEED, "train", OBJECTS, lighting=LIGHTING))
+def contact_sheet_picture() -> None:
+    """An episode as `view` shows it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "grasp"
+        Collect(dataset=str(root), episodes=1, seed=EPISODE_SEED, objects="5").run()
+        contact_sheet(DatasetReader(root), 0, Path(folder) / "sheet.png")
+        sheet = Image.open(Path(folder) / "sheet.png").convert("RGB")
+        sheet.thumbnail((1500, 1500), Image.Resampling.LANCZOS)
+        sheet.save(OUT / "episode.jpg", quality=85)
+    print(f"{OUT / 'episode.jpg'}: contact sheet of an episode")
+
+
+def twin_picture() -> None:
+    """Overview, head view and wrist view while an object is lifted."""
+    world = TwinWorld(
+        TwinConfig(camera_size=BIG, shadows=True), sample_scene(SCENE_SEED, "train", OBJECTS, lighting=LIGHTING)
+    )
     grasped(world)
     qpos = np.array(world.data.qpos)
     overview = free_camera((0.30, -0.10, 0.18), 1.45, 205, -24)
@@ -58,4 +79,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    OUT.mkdir(exist_ok=True)
+    twin_picture()
+    contact_sheet_picture()
