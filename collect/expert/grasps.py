@@ -21,6 +21,8 @@ from .shape import Shape
 Array = NDArray[np.float64]
 UP = np.array([0.0, 0.0, 1.0])
 NEIGHBOURHOOD_M = 0.25
+LONG_M = 0.11
+THUMB_SLICE_M = 0.012
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ class GraspConfig:
 
     families: tuple[Family, ...] = FAMILIES
     headings: int = 20
-    table_margin_m: float = 0.002  # lowest point of the hand above the table
+    table_margin_m: float = 0.001  # lowest point of the hand above the table
     object_margin_m: float = 0.004  # of the open hand to the target while it comes in
     neighbour_margin_m: float = -0.003  # a neighbour may be nudged: rehearsal tells whether it works out
+    along: tuple[float, ...] = (0.0, -0.03, 0.03)  # m from the centre of mass along something long
     shifts: tuple[float, ...] = (-1.0, 0.0, 1.0)  # along the closing axis: 0 middle, -1 / 1 walls of something hollow
 
     def __post_init__(self) -> None:
@@ -127,8 +130,22 @@ class GraspPlanner:
         closing = rotation[:, 2] - (rotation[:, 2] @ approach) * approach
         closing = closing / np.linalg.norm(closing)
         across = np.cross(approach, closing)
-        gap = rotation @ np.array([family.gap_x_m, 0.008, family.gap_z_m])
         middle = self._across(family, across, target)
+        length = float(np.ptp(target.points @ across))
+        offsets = self._config.along if family.approach == "down" and length > LONG_M else (0.0,)
+        found = []
+        for offset in offsets:
+            found += self._straddle(family, rotation, approach, middle + offset, target, neighbours)
+        return found
+
+    def _straddle(
+        self, family: Family, rotation: Array, approach: Array, middle: float, target: Shape, neighbours: Array
+    ) -> list[Grasp]:
+        """Thumb and fingers on both sides of the slice of the target at ``middle`` across the hand."""
+        closing = rotation[:, 2] - (rotation[:, 2] @ approach) * approach
+        closing = closing / np.linalg.norm(closing)
+        across = np.cross(approach, closing)
+        gap = rotation @ np.array([family.gap_x_m, 0.008, family.gap_z_m])
         slab = np.abs(target.points @ across - middle) < 0.035
         if slab.sum() < 4:
             return []
@@ -144,7 +161,9 @@ class GraspPlanner:
             place = at - gap @ closing
             if family.thumb_gap_m is not None:
                 thumb = rotation @ self._preview.thumb_tip(family.preshape)
-                place = low - self._preview.radius_m - family.thumb_gap_m - thumb @ closing
+                beside = slab & (np.abs(target.points @ across - middle - (thumb - gap) @ across) < THUMB_SLICE_M)
+                face = float((target.points[beside] @ closing).min()) if beside.any() else low
+                place = face - self._preview.radius_m - family.thumb_gap_m - thumb @ closing
             origin = place * closing + (middle - gap @ across) * across
             found += self._descend(family, rotation, approach, origin, target, neighbours, high - low, shift)
         return found

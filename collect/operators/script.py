@@ -49,7 +49,7 @@ class ScriptConfig:
     miss_m: tuple[float, float] = (0.035, 0.06)
     retries: int = 3
     spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
-    rehearsals: int = 8  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
+    rehearsals: int = 14  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
     takes: int = 2  # a grasp must work this often in a row in the copy, each time with other noise
     hold_s: float = 1.5
     lifted_m: float = 0.10  # the object counts as lifted from here
