@@ -111,6 +111,7 @@ class TwinWorld:
         self.drawing = DrawThread() if self.config.mode == "paced" and self.config.cameras != () else None
         release = self._renderer.close if self.drawing is None else partial(self.drawing.close, self._renderer.close)
         self._release = weakref.finalize(self, release)  # a world that nobody closed, too, leaves no thread behind
+        self._release.atexit = False  # by then OpenGL is gone
         self.scene_lock = threading.RLock()  # held while the scene changes or is drawn
         self.scene_number = 0
         names = [camera.name for camera in rig.cameras] if self.config.cameras is None else self.config.cameras
