@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..datasets.align import align
-from ..datasets.home import journals_dir
+from ..datasets.home import journals_dir, raw_file
 from ..datasets.journal import compact, journals
 from ..datasets.reader import DatasetReader
 from ..datasets.writer import DatasetWriter
@@ -20,7 +20,6 @@ from .session import Phase
 from .studio import PEOPLE, StudioConfig, Take
 
 ENDING = ".journal.h5"
-RAW = "raw"  # folder beside the data: every stream of an episode at its own rate, without pictures
 
 
 class Keeper:
@@ -31,7 +30,7 @@ class Keeper:
         self._writer = DatasetWriter(root, config.schema())
         self._journals = journals_dir(root)
         self._journals.mkdir(parents=True, exist_ok=True)
-        self._session = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+        self._session = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
         self.next_attempt = self._first_attempt()
         self.kept, self.discarded, self.rows, self.successes = 0, 0, 0, 0
         self.quit = False
@@ -84,10 +83,10 @@ class Keeper:
     def _keep(self, take: Take, journal: Path) -> None:
         episode = align(journal, self.config.rate_hz, take.info, take.pictures)
         index = self._writer.append(episode, source=journal.name)
-        raw = self.root / RAW
-        raw.mkdir(exist_ok=True)
+        raw = raw_file(self.root, journal.name)
+        raw.parent.mkdir(exist_ok=True)
         # Named after the recording, not the episode: indices move when episodes are deleted, `source` stays.
-        compact(journal, raw / f"{journal.name.removesuffix(ENDING)}.h5", take.info)
+        compact(journal, raw, take.info)
         journal.unlink()
         self.kept += 1
         self.rows += episode.rows

@@ -183,6 +183,8 @@ def _mask_problems(schema: Schema, columns: dict[str, Column]) -> list[str]:
     key = f"mask.{schema.mask_camera}"
     camera = next(camera for camera in schema.cameras if camera.name == schema.mask_camera)
     for row, text in enumerate(columns[key]):
+        if not text:  # no mask known: a camera that gives no segmentation
+            continue
         try:
             height, width = rle.check(text)
         except DatasetError as error:

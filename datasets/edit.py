@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from . import stats as st
 from . import transaction as tx
 from .assemble import assemble, item_of, move
 from .check import assert_appendable, run_check
+from .home import RAW, raw_file
 from .layout import STATS, dump, episode_file, is_dataset, read_json, stats_of_row
 from .reader import DatasetReader, read_rows
 from .schema import SUCCESS
@@ -63,9 +65,12 @@ def delete(root: Path, episodes: Sequence[int], probe: tx.Probe = _nothing) -> i
         assert_appendable(root)
         reader = DatasetReader(root)
         items = [item_of(reader, i) for i in range(len(reader)) if i not in gone]
+        raw = [raw_file(root, reader.meta(i).source) for i in sorted(gone) if reader.meta(i).source]
         change = tx.Transaction(root, f"deletion of {len(gone)} episodes", probe)
         assemble(change, reader.schema, reader.info["features"], reader.tasks, items)
         change.commit()
+        for path in raw:
+            path.unlink(missing_ok=True)
         _confirm(root)
     return len(items)
 
@@ -95,7 +100,18 @@ def merge(sources: Sequence[Path], target: Path, probe: tx.Probe = _nothing) -> 
         assemble(change, readers[0].schema, readers[0].info["features"], [], items)
         change.commit()
         _confirm(target)
+        for reader in readers:
+            _copy_raw(reader, target)
     return len(items)
+
+
+def _copy_raw(reader: DatasetReader, target: Path) -> None:
+    """Bring along the episodes' streams at their own rates, where they were kept."""
+    for meta in reader.episodes():
+        kept = raw_file(reader.root, meta.source)
+        if meta.source and kept.exists():
+            (target / RAW).mkdir(exist_ok=True)
+            shutil.copy2(kept, raw_file(target, meta.source))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -41,6 +41,11 @@ def journals_dir(root: Path) -> Path:
     return root / JOURNALS
 
 
+def raw_file(root: Path, source: str) -> Path:
+    """Where the streams of the episode that was recorded as the journal ``source`` are kept."""
+    return root / RAW / f"{source.removesuffix('.journal.h5')}.h5"
+
+
 def parse_episode(text: str, total: int) -> int:
     """``episode_42`` or ``42`` -> 42. Raises BadInput, saying which there are."""
     match = re.fullmatch(r"(?:episode_)?(\d+)", text.strip())

@@ -131,8 +131,14 @@ class DatasetReader:
         return read_frames(path, [first + row for row in wanted], self.schema.rate_hz, depth)
 
     def masks(self, index: int) -> NDArray[np.bool_]:
-        """(rows, H, W) target masks."""
+        """(rows, H, W) target masks. Raises BadInput where a row has none (its camera gave no segmentation)."""
         texts = self.episode(index).columns[f"mask.{self.schema.mask_camera}"]
+        if not all(texts):
+            row = next(row for row, text in enumerate(texts) if not text)
+            raise BadInput(
+                f"episode {index} of {self.root.name} has no target mask at row {row}: it was recorded without "
+                "segmentation; make masks for it first."
+            )
         return np.stack([rle.decode(text) for text in texts])
 
     def row(self, index: int) -> dict[str, Any]:

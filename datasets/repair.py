@@ -23,7 +23,7 @@ from .assemble import Item, assemble
 from .check import JOURNAL_ENDING, Report, read_entries, run_check
 from .check_episode import EpisodeCheck, check_rows, check_video
 from .episode import EpisodeInfo
-from .home import RAW, journals_dir
+from .home import RAW, journals_dir, raw_file
 from .layout import (
     CRC_COLUMN,
     DAMAGED,
@@ -123,7 +123,7 @@ def recover_journals(root: Path, report: RepairReport, rate_hz: float = 20.0) ->
             with DatasetWriter(root, schema_of(episode)) as writer:
                 index = writer.append(episode, source=journal.name)
             (root / RAW).mkdir(exist_ok=True)
-            compact(journal, root / RAW / f"{journal.name.removesuffix(JOURNAL_ENDING)}.h5")
+            compact(journal, raw_file(root, journal.name))
         except DexLoopError as error:
             report.actions.append(f"{journal.name} could not be added: {error}")
             continue

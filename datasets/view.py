@@ -87,7 +87,8 @@ def contact_sheet(reader: DatasetReader, index: int, out: Path, pictures: int = 
 def _outline(axes: Axes, episode: EpisodeData, masked: bool, row: int) -> None:
     if not masked:
         return
-    mask = next(rle.decode(value[row]) for key, value in episode.columns.items() if key.startswith("mask."))
+    text = next(value[row] for key, value in episode.columns.items() if key.startswith("mask."))
+    mask = rle.decode(text) if text else np.zeros((1, 1), bool)
     if mask.any():
         axes.contour(mask, levels=[0.5], colors=[_TARGET], linewidths=1.6)
 
@@ -232,6 +233,8 @@ def _log(stream: Any, reader: DatasetReader, episode: EpisodeData) -> None:
                 stream.log(f"cameras/{camera.name}/depth", rr.DepthImage(counts, meter=1 / camera.depth_unit_m))
     stream.log("/", rr.AnnotationContext([(1, "target", (255, 64, 26))]), static=True)
     for row, mask in enumerate(columns[f"mask.{schema.mask_camera}"]):
+        if not mask:
+            continue
         _at(stream, time_s, row)
         image = rr.SegmentationImage(rle.decode(mask).astype(np.uint8), opacity=0.4)
         stream.log(f"cameras/{schema.mask_camera}/target", image)

@@ -102,7 +102,7 @@ def export_zarr(root: Path, out: Path) -> int:
         span = slice(meta.start, meta.start + meta.rows)
         data["action"][span] = scale_arm(episode.columns[ACTION])
         data["right_state"][span] = scale_arm(episode.columns[STATE])
-        masks = np.stack([rle.decode(text) for text in episode.columns["mask.head"]]).astype(np.uint8)
+        masks = reader.masks(episode.meta.index).astype(np.uint8)
         head = reader.frames(meta.index, HEAD)[..., ::-1]
         data["rgbm"][span] = np.concatenate([head, masks[..., None]], -1)
         data["right_cam_img"][span] = reader.frames(meta.index, WRIST)[..., ::-1]

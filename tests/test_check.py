@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dexloop.datasets import transaction as tx
 from dexloop.datasets.check import assert_appendable, run_check
 from dexloop.datasets.layout import data_file, episode_file, read_tasks, tasks_table, video_file, write_table
+from dexloop.datasets.reader import DatasetReader
 from dexloop.datasets.video import mux
+from dexloop.datasets.view import contact_sheet, save_rrd
 from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.errors import BadInput, DatasetError
 from dexloop.tests.dataset_fixtures import SCHEMA, encode_colour, make_episode, pictures
@@ -228,3 +231,17 @@ def test_the_quick_check_is_quick(root: Path) -> None:
     start = time.process_time()
     assert_appendable(root)
     assert time.process_time() - start < 1.0
+
+
+def test_rows_without_a_mask_are_whole_but_have_none(tmp_path: Path) -> None:
+    """A camera that gives no segmentation, as on the rig: the column is empty text, never an invented mask."""
+    episode = make_episode(0)
+    episode.columns["mask.head"] = np.full(episode.rows, "", object)
+    with DatasetWriter(tmp_path, SCHEMA) as writer:
+        writer.append(episode)
+    assert run_check(tmp_path).ok
+    reader = DatasetReader(tmp_path)
+    with pytest.raises(BadInput, match="no target mask at row 0"):
+        reader.masks(0)
+    assert contact_sheet(reader, 0, tmp_path / "sheet.png").exists()
+    assert save_rrd(reader, 0, tmp_path / "episode.rrd").exists()

@@ -183,3 +183,20 @@ def test_a_set_without_our_own_file_gets_it_back(root: Path) -> None:
     assert "another tool rewrote the set" in str(report)
     repair(root)
     assert_holds(root, [0, 1, 2, 3])
+
+
+def test_raw_streams_follow_their_episodes(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for root, seeds in ((one, (0, 1)), (two, (2,))):
+        with DatasetWriter(root, SCHEMA) as writer:
+            for seed in seeds:
+                writer.append(make_episode(seed), source=f"take-{seed}.journal.h5")
+        (root / "raw").mkdir()
+        for seed in seeds:
+            (root / "raw" / f"take-{seed}.h5").write_text(str(seed))
+    edit.merge([one, two], tmp_path / "both")
+    raw = tmp_path / "both" / "raw"
+    assert [path.read_text() for path in sorted(raw.iterdir())] == ["0", "1", "2"]
+    edit.delete(tmp_path / "both", [1])
+    assert sorted(path.name for path in raw.iterdir()) == ["take-0.h5", "take-2.h5"]
+    assert (one / "raw" / "take-1.h5").exists()
