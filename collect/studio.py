@@ -131,6 +131,8 @@ class Studio:
         finally:
             unsubscribe()
             robot.detach()
+            if operator is not self._operator:
+                operator.close()
         return self._take(attempt, outcome, recorder, world.clock.late_ticks - late_before)
 
     def _take(self, attempt: int, outcome: Outcome, recorder: Recorder, late_ticks: int) -> Take:

@@ -51,8 +51,8 @@ class JointPath:
         """(7,) rad; holds the ends outside 0..duration_s."""
         if len(self._waypoints) == 1:
             return self._waypoints[0]
-        tau = float(np.clip(t_s / self.duration_s, 0.0, 1.0))
-        return self._spline(np.array([_minimum_jerk(tau)]))[0]
+        tau = np.clip([t_s / self.duration_s], 0.0, 1.0)
+        return self._spline(_minimum_jerk(tau))[0]
 
     @property
     def end(self) -> Array:
@@ -62,7 +62,7 @@ class JointPath:
     def _fastest(self, limits: SpeedLimits) -> float:
         """Shortest duration for which speed, acceleration and jerk stay inside ``limits``: with time scaled by T
         they fall with T, T^2 and T^3."""
-        tau = np.linspace(0, 1, _PROFILE_STEPS + 1)
+        tau: Array = np.linspace(0, 1, _PROFILE_STEPS + 1)
         q = self._spline(_minimum_jerk(tau))
         step = 1.0 / _PROFILE_STEPS
         speed = np.abs(np.diff(q, axis=0) / step)
@@ -86,7 +86,7 @@ class JointPath:
         return a * self._waypoints[k] + b * self._waypoints[k + 1] + bend
 
 
-def _minimum_jerk(tau: Array | float) -> Array | float:
+def _minimum_jerk(tau: Array) -> Array:
     return tau**3 * (10.0 - 15.0 * tau + 6.0 * tau * tau)
 
 

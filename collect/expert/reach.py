@@ -80,7 +80,7 @@ class Reach:
         """Joint waypoints (K, 7) rad of a straight palm motion, the first near ``q_near``; None where it breaks."""
         distance, turn = pose_error(start, end)
         count = max(2, 1 + int(np.ceil(max(distance / self._config.step_m, turn / 0.1))))
-        waypoints = []
+        waypoints: list[Array] = []
         for t in np.linspace(0, 1, count):
             q = self.solve(interpolate(start, end, float(t)), q_near)
             if q is None or (waypoints and np.abs(q - q_near).max() > self._config.largest_step_rad):

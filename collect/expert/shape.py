@@ -76,9 +76,9 @@ def _geom_surface(model: Any, geom: int, rng: np.random.Generator) -> tuple[Arra
         points, normals, area = _capsule(size[0], size[1], rng)
     else:
         raise ValueError(f"geom {geom} has MuJoCo type {int(kind)}: expected a mesh or a bounded primitive")
-    rotation = np.empty(9)
-    mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
-    rotation = rotation.reshape(3, 3)
+    flat = np.empty(9)
+    mujoco.mju_quat2Mat(flat, model.geom_quat[geom])
+    rotation = flat.reshape(3, 3)
     return points @ rotation.T + model.geom_pos[geom], normals @ rotation.T, area
 
 

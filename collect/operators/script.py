@@ -124,6 +124,9 @@ class ScriptOperator:
         self._run = self._episode_targets()
         self._started = False
 
+    def resume(self, state: RobotState, now_ns: int) -> None:
+        """After a pause: go on where it stopped, the arm stands at its last target."""
+
     def act(self, state: RobotState, now_ns: int) -> OperatorInput:
         """The command for this tick; ``done`` with the last one."""
         if self._run is None:
@@ -239,7 +242,7 @@ class ScriptOperator:
     def _object_shapes(self) -> list[Shape]:
         model = self._world.model
         scene = self._world.scene
-        if scene is None or not scene.objects:
+        if scene is None or callable(scene) or not scene.objects:
             raise BadInput("script operator: the twin has no scene with objects: reset() it to a sampled scene first")
         self._target = scene.target
         return [body_shape(model, model.body(f"object_{i}").id, 300) for i in range(len(scene.objects))]
