@@ -188,11 +188,17 @@ def show(figures: dict[str, Any]) -> None:
     low_1, high_1 = figures["at_1_95"]
     rows = [
         ("scenes", f"{figures['scenes']} of {figures['objects']} object(s), {figures['split']} split"),
-        ("seeds", f"{figures['seeds'][0]}..{figures['seeds'][1]} (tuned on train {TUNING_SEEDS[0]}..{TUNING_SEEDS[1]})"),
+        (
+            "seeds",
+            f"{figures['seeds'][0]}..{figures['seeds'][1]} (tuned on train {TUNING_SEEDS[0]}..{TUNING_SEEDS[1]})",
+        ),
         ("success", f"{percent(figures['success'])}   95 % interval {percent(low)} .. {percent(high)}"),
         ("@1", f"{percent(figures['at_1'])}   95 % interval {percent(low_1)} .. {percent(high_1)}"),
         ("placed in the bin", percent(figures["placed"])),
-        ("attempts / deliberate misses", f"{figures['attempts_mean']:.2f} / {figures['deliberate_misses']:.2f} a scene"),
+        (
+            "attempts / deliberate misses",
+            f"{figures['attempts_mean']:.2f} / {figures['deliberate_misses']:.2f} a scene",
+        ),
         ("rehearsals", f"{figures['rehearsals_mean']:.1f} a scene"),
         ("episode", f"{figures['duration_s_mean']:.1f} s of the rig's time"),
         ("commands changed by SafeRobot", percent(figures["commands_clamped"])),
@@ -214,6 +220,9 @@ def main() -> int:
         parse_objects(config.objects)
         for result in run_all(config):
             results.append(result)
+            if len(results) % 10 == 0:
+                done = sum(r.success for r in results), sum(r.first for r in results)
+                print(f"{len(results)} scenes: {done[0]} succeeded, {done[1]} at once", file=sys.stderr, flush=True)
             if config.failures and not result.success:
                 print(f"failed: seed {result.seed}, {result.family} {result.stance}: {'; '.join(result.failures)}")
     except DexLoopError as error:
