@@ -62,7 +62,7 @@ class JointPath:
     def _fastest(self, limits: SpeedLimits) -> float:
         """Shortest duration for which speed, acceleration and jerk stay inside ``limits``: with time scaled by T
         they fall with T, T^2 and T^3."""
-        tau: Array = np.linspace(0, 1, _PROFILE_STEPS + 1)
+        tau = np.arange(_PROFILE_STEPS + 1, dtype=float) / _PROFILE_STEPS
         q = self._spline(_minimum_jerk(tau))
         step = 1.0 / _PROFILE_STEPS
         speed = np.abs(np.diff(q, axis=0) / step)
