@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-
 from dexloop.collect.command import parse_objects
 from dexloop.collect.operators.script import ScriptConfig, ScriptOperator
 from dexloop.hardware.clock import NS
