@@ -20,7 +20,7 @@ from .shape import Shape
 
 Array = NDArray[np.float64]
 UP = np.array([0.0, 0.0, 1.0])
-NEIGHBOURHOOD_M = 0.25
+NEIGHBOURHOOD_M = 0.20
 LONG_M = 0.11
 THUMB_SLICE_M = 0.012
 
@@ -203,7 +203,7 @@ class GraspPlanner:
         free = np.ones(len(depths), bool)
         free &= self._clear(preshape, rotation, origins, target.points[::2]) >= self._config.object_margin_m
         if len(neighbours):
-            free &= self._clear(preshape, rotation, origins, neighbours[::2]) >= self._config.neighbour_margin_m
+            free &= self._clear(preshape, rotation, origins, neighbours[::3]) >= self._config.neighbour_margin_m
         if not free[0]:
             return []
         deepest = depths[int(np.argmin(free)) - 1 if not free.all() else -1]

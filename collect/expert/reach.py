@@ -17,6 +17,7 @@ from .preview import HandPreview
 Array = NDArray[np.float64]
 
 NOTHING = np.empty((0, 3))
+HAND_LENGTH_M = 0.24  # palm's origin to fingertip, with a margin
 WRIST_LENGTH_M, WRIST_RADIUS_M = 0.22, 0.06  # the arm's last link with the camera, behind the palm
 
 
@@ -26,7 +27,7 @@ class ReachConfig:
 
     retreat_m: float = 0.10  # pregrasp to grasp, along the approach
     lift_m: float = 0.14
-    overhead_m: tuple[float, ...] = (0.22, 0.12, 0.05, 0.0)  # how far above the pregrasp the hand arrives, best first
+    overhead_m: tuple[float, ...] = (0.22, 0.10, 0.0)  # how far above the pregrasp the hand arrives, best first
     step_m: float = 0.012  # between inverse kinematics solutions along a straight line
     largest_step_rad: float = 0.25  # of any joint between two of them: more is a jump, not a motion
     limit_margin_rad: float = 0.03
@@ -98,7 +99,8 @@ class Reach:
         pregrasp[:3, 3] -= self._config.retreat_m * grasp.approach
         lifted = grasp.world_T_palm.copy()
         lifted[2, 3] += self._config.lift_m
-        for near in (q_now, np.array(START_ARM_Q)):
+        start = np.array(START_ARM_Q)
+        for near in (q_now, start) if np.abs(q_now - start).max() > 0.05 else (q_now,):
             approach = self.line(pregrasp, grasp.world_T_palm, near)
             if approach is None or not self.clear(approach[[-1]], grasp.preshape):
                 continue
@@ -149,6 +151,9 @@ class Reach:
         if not len(obstacles):
             return False
         palm = self.palm(q)  # (K, 4, 4)
+        palm = palm[palm[:, 2, 3] < obstacles[:, 2].max() + HAND_LENGTH_M]  # the others are above everything
+        if not len(palm):
+            return False
         local = (obstacles[None] - palm[:, None, :3, 3]) @ palm[:, :3, :3]
         wrist = np.linalg.norm(local[..., 1:], axis=-1)
         behind = (local[..., 0] < 0.0) & (local[..., 0] > -WRIST_LENGTH_M)
