@@ -31,7 +31,7 @@ class Family:
 
     name: str
     lean_deg: tuple[float, ...]  # wrap, pinch: off vertical; side: distal axis above the horizontal if negative
-    roll_deg: float  # turn about the distal axis: 0 palm faces down and back, -90 index side up
+    roll_deg: float  # turn about the distal axis: 0 palm faces down and back, 90 index side up
     approach: str  # "down" or "distal"
     gap_x_m: float  # where the object's middle should lie in the palm frame
     gap_z_m: float
@@ -55,7 +55,7 @@ FAMILIES = (
     Family("wrap", (18.0, 30.0, 42.0, 54.0), 0.0, "down", 0.135, -0.045, 0.85, 1.0),
     Family("tight", (25.0, 38.0), 0.0, "down", 0.145, -0.052, 0.70, 0.62, prior=-0.3, widest_m=0.04),
     Family("pinch", (44.0, 54.0, 64.0), 0.0, "down", 0.132, -0.070, 0.78, 0.95, thumb_gap_m=0.006),
-    Family("side", (55.0, 70.0, 82.0), -90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07),
+    Family("side", (55.0, 70.0, 82.0), 90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07),
 )
 
 

@@ -23,6 +23,8 @@ _BONE_DIGIT = np.array([digit for digit, _, _ in _BONES])
 _START, _END = np.array([a for _, a, _ in _BONES]), np.array([b for _, _, b in _BONES])
 DIGIT_MOTOR = (0, 1, 2, 3, 4)  # of HAND_MOTORS: the bend motor of each digit, thumb to little
 
+PALM_TIP_M, PALM_MOUNT_M = 0.016, 0.013  # the plate ends this much before the box distally and on the palm's side
+
 
 @dataclass(frozen=True)
 class Closure:
@@ -41,6 +43,8 @@ class HandPreview:
         self._kinematics = HandKinematics(hand)
         self.radius_m = 0.5 * MM * hand.phalanx_width_mm
         box = MM * np.array(hand.palm_box_mm)
+        # Of the published box only the thumb's mount, which no object gets to, reaches the full depth and length.
+        box += np.array([0.0, -PALM_TIP_M, 0.0, 0.0, PALM_MOUNT_M, 0.0])
         self._low, self._high = box[0::2], box[1::2]
         self.levels = np.linspace(1.0, 0.0, levels)
         self._sweeps: dict[float, tuple[Array, Array]] = {}
