@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from urllib.parse import quote
 
+from ..datasets.view import viewer_address
 from ..hardware.clock import NS
 from ..hardware.interfaces import Camera, Unsubscribe
 from ..hardware.values import Frame
@@ -26,7 +26,7 @@ class LiveView:
         self._stream = rr.RecordingStream("dexloop_live")
         server = self._stream.serve_grpc(server_memory_limit="256MB", default_blueprint=_blueprint())
         rr.serve_web_viewer(open_browser=open_browser, connect_to=server)
-        self.address = f"http://localhost:9090/?url={quote(server, safe='')}"
+        self.address = viewer_address(server)
         self._unsubscribe: list[Unsubscribe] = []
 
     def follow(self, cameras: Iterable[Camera]) -> None:

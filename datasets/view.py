@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,6 +192,11 @@ def save_rrd(reader: DatasetReader, index: int, out: Path) -> Path:
     return out
 
 
+def viewer_address(server: str) -> str:
+    """Where a browser on this machine finds Rerun's web viewer, connected to ``server``."""
+    return f"http://localhost:9090/?url={quote(server, safe='')}"
+
+
 def serve_web(reader: DatasetReader, index: int) -> None:
     """Show the episode in a web browser until Ctrl-C. Prints where."""
     import time
@@ -201,7 +207,7 @@ def serve_web(reader: DatasetReader, index: int) -> None:
     address = stream.serve_grpc(default_blueprint=_blueprint(reader))
     _log(stream, reader, reader.episode(index))
     rr.serve_web_viewer(open_browser=True, connect_to=address)
-    print(f"serving {address} to the browser; Ctrl-C ends it")
+    print(f"watch at {viewer_address(address)}; Ctrl-C ends it")
     while True:
         time.sleep(1.0)
 
