@@ -43,7 +43,8 @@ class Collect:
     """Record demonstrations into a LeRobot data set."""
 
     task: str = "grasp"
-    """What is demonstrated: grasp = pick up the named object and put it in the bin."""
+    """What is demonstrated: grasp = pick up the named object and put it in the bin; lift = only lift and hold it, which
+    is what a controller learns."""
     episodes: int = 5
     """How many episodes to keep."""
     operator: str = "script"

@@ -96,7 +96,10 @@ class Studio:
         self._tell = tell
         self._view = view
         self._safety = SafetyConfig()
-        self._script = ScriptConfig(rate_hz=config.rate_hz) if config.operator == "script" else None
+        self._script: ScriptConfig | None = None
+        if config.operator == "script":
+            wanted = task(config.task)
+            self._script = ScriptConfig(rate_hz=config.rate_hz, place=wanted.place, pace=wanted.pace)
         self._world: TwinWorld | None = None
         self._operator: Operator | None = None
 

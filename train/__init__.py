@@ -1,0 +1,1 @@
+"""Training: the controller, its data, the loop."""

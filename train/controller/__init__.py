@@ -1,0 +1,1 @@
+"""The mask-conditioned diffusion controller: encoders, action transformer, objectives, action spaces, checkpoints."""

@@ -1,0 +1,208 @@
+"""What a controller is made of. Saved beside every checkpoint as ``config.json``; presets at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+from ...hardware.errors import BadInput
+
+ENCODERS = ("paper", "small")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """How chunks are learnt and sampled."""
+
+    kind: Literal["ddim", "flow"] = "flow"
+    """ddim: denoising diffusion, as DexGraspVLA; flow: flow matching, as DexVLG and GR-Dexter."""
+    train_steps: int = 50
+    """Diffusion steps of training; flow scales its time by it, so that both share one time embedding."""
+    sample_steps: int = 8
+    """Network evaluations for one chunk."""
+    spacing: Literal["trailing", "leading"] = "trailing"
+    """Which training steps ddim samples at. leading: as the published controller (starts at 45 of 49)."""
+    clip: float = 4.0
+    """ddim only: the estimate of the clean chunk is clipped to plus and minus this; 0 = not. The published controller
+    has 1, its actions fill [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("ddim", "flow"):
+            raise BadInput(f"objective is {self.kind!r}: expected ddim or flow.")
+        if not 1 <= self.sample_steps <= (self.train_steps if self.kind == "ddim" else 1000):
+            raise BadInput(f"objective samples in {self.sample_steps} steps: expected 1 to {self.train_steps}.")
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """What a chunk is in the network's eyes."""
+
+    space: Literal["joints", "hand_to_object"] = "hand_to_object"
+    """joints: the 13 commands; hand_to_object: position of the palm from the object, its rotation, openings."""
+    horizon: int = 32
+    """Commands per chunk, at ``rate_hz``."""
+    rate_hz: int = 20
+    """Rate of the data and of the commands."""
+    basis: Literal["time", "pca"] = "time"
+    """time: a token holds consecutive commands; pca: a token holds coefficients of a basis learnt from the data."""
+    tokens: int = 16
+    """Action tokens of the transformer."""
+    components: int = 48
+    """pca only: coefficients kept, a multiple of ``tokens``."""
+    normal: Literal["limits", "gaussian"] = "gaussian"
+    """limits: each number's range to [-1, 1], as the published controller; gaussian: mean 0, deviation 1."""
+    delay_max: int = 0
+    """Real-time chunking: up to so many commands are already committed when a chunk is planned; 0 = never."""
+
+    def __post_init__(self) -> None:
+        whole = self.components if self.basis == "pca" else self.horizon
+        if self.tokens < 1 or whole % self.tokens:
+            raise BadInput(f"{whole} numbers do not divide into {self.tokens} action tokens: choose a divisor.")
+        if not 0 <= self.delay_max < self.horizon:
+            raise BadInput(f"delay_max is {self.delay_max}: expected 0 to {self.horizon - 1}, less than the horizon.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The action transformer (RDT / DiT): self-attention over action tokens, cross-attention to the observation."""
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    norm: Literal["rms", "centred"] = "rms"
+    """rms: x / sqrt(mean(x^2)); centred: x / sqrt(var(x)), what the published checkpoint was trained with."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise BadInput(f"width {self.width} does not divide into {self.heads} heads.")
+
+
+@dataclass(frozen=True)
+class PaperEncoderConfig:
+    """DexGraspVLA's observation encoder: frozen DINOv2, mask ViT, fusion heads."""
+
+    kind: Literal["paper"] = "paper"
+    head_model: str = "vit_base_patch14_dinov2.lvd142m"
+    """timm name of the head view's frozen ViT (Hub: timm/<name>)."""
+    wrist_model: str = "vit_large_patch14_dinov2.lvd142m"
+    side: int = 518
+    """Pictures are squashed to side x side; a multiple of the patch."""
+    patch: int = 14
+    mask_layers: int = 4
+    mask_heads: int = 8
+    dropout: float = 0.1
+    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+    """Brightness, contrast, saturation, hue; drawn for each picture."""
+    normalize_state: bool = True
+    """False: as the published controller, which fits a state normaliser and does not apply it."""
+
+    def __post_init__(self) -> None:
+        if self.side % self.patch:
+            raise BadInput(f"pictures of {self.side} pixels do not divide into patches of {self.patch}.")
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one picture."""
+        return (self.side // self.patch) ** 2
+
+
+@dataclass(frozen=True)
+class SmallEncoderConfig:
+    """Geometry first: tokens from the masked depth, a crop around the target, the wrist view, the state."""
+
+    kind: Literal["small"] = "small"
+    head_size: tuple[int, int] = (320, 240)
+    """The head picture is resized to this; the window is cut out of it."""
+    window: int = 96
+    """Side of the stored window around the target, px of the resized head picture."""
+    wrist_size: tuple[int, int] = (80, 60)
+    points: int = 128
+    """Points of the target that the shape token is made of."""
+    crop: bool = True
+    """Look at the crop of the head view (colour, depth, mask)."""
+    wrist: bool = True
+    """Look at the wrist view (colour, depth)."""
+    noise: float = 1.0
+    """Strength of what training does to masks and depth; 1 = as a real tracker and camera, 0 = as recorded."""
+    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """A whole controller."""
+
+    preset: str
+    encoder: PaperEncoderConfig | SmallEncoderConfig
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    action: ActionConfig = field(default_factory=ActionConfig)
+    robot_type: str = "rm75_gor"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": "dexloop-controller", "version": 1, **asdict(self)}
+
+    @staticmethod
+    def from_json(data: dict[str, Any], where: str) -> ControllerConfig:
+        """Raises BadInput where ``data`` is not a controller's configuration of this version."""
+        if data.get("format") != "dexloop-controller" or data.get("version") != 1:
+            raise BadInput(f"{where} is not a controller's config.json of version 1: train anew, or choose another.")
+        kind = (data.get("encoder") or {}).get("kind")
+        if kind not in ENCODERS:
+            raise BadInput(f"{where} names encoder {kind!r}: expected one of {', '.join(ENCODERS)}.")
+        encoder = _built(PaperEncoderConfig if kind == "paper" else SmallEncoderConfig, data["encoder"], where)
+        rest = {key: value for key, value in data.items() if key not in ("format", "version", "encoder")}
+        return _built(ControllerConfig, {**rest, "encoder": encoder}, where)
+
+
+def _built(kind: Any, data: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    strange = sorted(set(data) - known)
+    if strange:
+        raise BadInput(f"{where} has unknown settings {', '.join(strange)}: it was written by another version.")
+    values = {}
+    for name, value in data.items():
+        hint = hints[name]
+        if is_dataclass(hint) and isinstance(value, dict):
+            value = _built(hint, value, where)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise BadInput(f"{where} does not describe a controller ({error}).") from error
+
+
+_PAPER = ControllerConfig(
+    preset="paper",
+    encoder=PaperEncoderConfig(),
+    network=NetworkConfig(width=1024, layers=12, heads=8),
+    objective=ObjectiveConfig(kind="ddim", sample_steps=16, clip=1.0),
+    action=ActionConfig(space="joints", horizon=64, tokens=64, normal="limits"),
+)
+PRESETS = {
+    "small": ControllerConfig(preset="small", encoder=SmallEncoderConfig()),
+    "paper": _PAPER,
+    "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),
+}
+PUBLISHED = replace(
+    _PAPER,
+    encoder=PaperEncoderConfig(normalize_state=False),
+    network=replace(_PAPER.network, norm="centred"),
+    objective=replace(_PAPER.objective, spacing="leading"),
+)
+"""As the authors' checkpoint wants it."""
+
+
+def preset(name: str) -> ControllerConfig:
+    """The preset of that name. Raises BadInput, naming those that there are."""
+    if name not in PRESETS:
+        raise BadInput(f"there is no preset {name!r}: expected one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def with_objective(config: ControllerConfig, kind: Literal["ddim", "flow"]) -> ControllerConfig:
+    """The same controller under the other objective: only how it is learnt and sampled changes."""
+    if config.objective.kind == kind:
+        return config
+    steps = 16 if kind == "ddim" and config.preset != "small" else 8
+    return replace(config, objective=replace(config.objective, kind=kind, sample_steps=steps))

@@ -1,0 +1,192 @@
+"""The controller: encoder, transformer, objective and action space put together; how it learns and how it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...hardware.errors import BadInput
+from ..views import Observation, render
+from .actions import action_space, chunk_basis
+from .config import ControllerConfig
+from .draws import Draws
+from .encoders import encoder
+from .objective import objective
+from .parts import Batch
+from .transformer import ActionTransformer, Observed
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weighted squared error of a batch. Sums, so that batches and processes add up: ``mean = total / weight``."""
+
+    total: Tensor  # scalar, with gradient
+    weight: Tensor  # scalar
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.weight.clamp_min(1e-8)
+
+
+class Controller(nn.Module):
+    """Mask-conditioned chunk policy. See :class:`ControllerConfig` for what it can be."""
+
+    def __init__(self, config: ControllerConfig) -> None:
+        super().__init__()
+        self.config = config
+        action = config.action
+        self.space = action_space(action)
+        self.basis = chunk_basis(action, self.space.dim)
+        self.encoder: Any = encoder(config)
+        self.committed = Committed(action.delay_max, self.space.dim, config.network.width)
+        self.model = ActionTransformer(
+            config.network, self.basis.tokens, self.basis.dim, self.encoder.tokens + self.committed.tokens
+        )
+        self.objective = objective(config.objective)
+
+    # -- learning --------------------------------------------------------------------------------------------------
+
+    def fit(self, batches: Callable[[], Any]) -> None:
+        """Learn normaliser and basis. ``batches()`` iterates training batches anew each time it is called."""
+        with torch.no_grad():
+            raws, chunks = [], []
+            for batch in batches():
+                context = self.encoder.prepare(batch, None)
+                raw = self.space.raw(batch["action"], context)
+                raws.append(raw[~batch["action_is_pad"]])
+                chunks.append(raw)
+            self.space.fit(torch.cat(raws))
+            self.basis.fit(self.space.normalize(torch.cat(chunks)))
+
+    def loss(self, batch: Batch, draws: Draws, augment: bool = True) -> Loss:
+        """Squared error of what the network answers, over steps that are no padding, dimensions that the source has,
+        and, where a delay was drawn, steps that are not committed yet. ``augment=False``: for validation."""
+        with torch.no_grad():
+            prepared = self.encoder.prepare(batch, draws if augment else None)
+            chunk = self.space.encode(batch["action"], prepared)
+            noise = draws.normal(self.basis.tokens, self.basis.dim).to(chunk)
+            delay = draws.integers(self.config.action.delay_max + 1).to(chunk.device)
+            noisy, time, answer = self.objective.corrupt(self.basis.encode(chunk), noise, draws.uniform().to(chunk))
+            learn = self._learnt(batch, delay)
+            weights = self.basis.weights(learn)
+        observed = self._observe(prepared, chunk, delay)
+        error = (self.model(noisy, time, observed) - answer) ** 2
+        return Loss((error * weights).sum(), weights.sum())
+
+    def _learnt(self, batch: Batch, delay: Tensor) -> Tensor:
+        """(B, H, D) 1.0 where a number is learnt."""
+        steps = torch.arange(self.config.action.horizon, device=delay.device)
+        real = ~batch["action_is_pad"] & (steps[None] >= delay[:, None])  # (B, H)
+        return (real[..., None] & self.space.mask(batch["action_mask"])[:, None]).float()
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, noise: Tensor, committed: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """(B, H, 13) commands from the batch's row on. ``noise`` (B, T, E); ``committed`` (B, d, 13): the first d
+        commands of the chunk that the robot will follow anyway, d <= delay_max; they are returned as they came in.
+        Raises BadInput where more are committed than the controller learnt."""
+        delay = 0 if committed is None else committed.shape[1]
+        if delay > self.config.action.delay_max:
+            raise BadInput(
+                f"{delay} commands are committed, the controller learnt {self.config.action.delay_max}: plan earlier, "
+                "or train with a larger delay."
+            )
+        prepared = self.encoder.prepare(batch, None)
+        chunk = None
+        if committed is not None and delay:
+            chunk = self.space.encode(committed, prepared)
+        observed = self._observe(prepared, chunk, torch.full((len(noise),), delay, device=noise.device))
+        steps = steps or self.config.objective.sample_steps
+        tokens = self.objective.sample(self.model.at_times(self.objective.times(steps), observed), noise, steps)
+        commands = self.space.decode(self.basis.decode(tokens), prepared)
+        if committed is not None and delay:
+            commands = torch.cat([committed.to(commands), commands[:, delay:]], 1)
+        return commands
+
+    def noise(self, generator: torch.Generator, rows: int = 1) -> Tensor:
+        """(rows, T, E) standard normal, the start of a sampling."""
+        return torch.randn(rows, self.basis.tokens, self.basis.dim, generator=generator)
+
+    def _observe(self, prepared: Batch, chunk: Tensor | None, delay: Tensor) -> Observed:
+        """Keys and values of everything that does not change during a sampling."""
+        tokens = self.encoder(prepared)
+        if not self.committed.tokens:
+            return self.model.observe(tokens)
+        extra, there = self.committed(chunk, delay)
+        present = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return self.model.observe(torch.cat([tokens, extra], 1), torch.cat([present, there[:, None]], 1))
+
+
+class Committed(nn.Module):
+    """Commands that are already on their way, as one observation token (training-time real-time chunking, 2512.05964,
+    which writes them into the noisy chunk instead; a token works in any basis of chunks). Hidden where there are none.
+    """
+
+    def __init__(self, delay_max: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.delay_max = delay_max
+        self.tokens = 1 if delay_max else 0
+        if delay_max:
+            self.embed = nn.Sequential(nn.Linear(delay_max * (dim + 1), width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, chunk: Tensor | None, delay: Tensor) -> tuple[Tensor, Tensor]:
+        """chunk (B, >= delay, D), delay (B,) -> token (B, 1, width), there (B,) bool."""
+        steps = torch.arange(self.delay_max, device=delay.device)
+        there = (steps[None] < delay[:, None]).float()[..., None]  # (B, delay_max, 1)
+        weight = self.embed[0].weight
+        dim = weight.shape[1] // self.delay_max - 1
+        known = torch.zeros(len(delay), self.delay_max, dim, device=delay.device, dtype=weight.dtype)
+        if chunk is not None:
+            length = min(chunk.shape[1], self.delay_max)
+            known[:, :length] = chunk[:, :length]
+        return self.embed(torch.cat([known * there, there], -1).flatten(1))[:, None], delay > 0
+
+
+class ControllerPolicy:
+    """A controller ready to act on live observations, one attempt after another."""
+
+    def __init__(self, controller: Controller, seed: int = 0, device: str = "cpu") -> None:
+        self.controller = controller.eval().to(device)
+        self.config = controller.config
+        self._device = device
+        self._generator = torch.Generator().manual_seed(seed)
+        self._reference: dict[str, NDArray[np.generic]] = {}
+        self._centres: dict[str, tuple[float, float]] = {}
+
+    def start(self, observation: Observation) -> None:
+        """An attempt begins: remember how the target looks now."""
+        self._centres = {}
+        arrays = self._see(self.controller.encoder.reference_views, observation)
+        self._reference = {f"reference.{key}": array for key, array in arrays.items()}
+
+    def chunk(
+        self, observation: Observation, committed: NDArray[np.floating] | None = None, steps: int | None = None
+    ) -> NDArray[np.float64]:
+        """(H, 13) absolute commands at the controller's rate, the first one for now. ``committed`` (d, 13): commands
+        of this chunk that are already on their way. Raises BadInput before :meth:`start`."""
+        if self.controller.encoder.reference_views and not self._reference:
+            raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
+        arrays = self._see(self.controller.encoder.views, observation) | self._reference
+        arrays["state"] = np.asarray(observation.state, np.float32)
+        batch = {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+        known = None
+        if committed is not None and len(committed):
+            known = torch.as_tensor(np.asarray(committed, np.float32))[None].to(self._device)
+        noise = self.controller.noise(self._generator).to(self._device)
+        return self.controller.sample(batch, noise, known, steps)[0].double().cpu().numpy()
+
+    def _see(self, views: Any, observation: Observation) -> dict[str, NDArray[np.generic]]:
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for view in views:
+            arrays |= render(view, observation, self._centres.get(view.name))
+            if view.window:
+                x, y = (float(v) for v in np.asarray(arrays[f"{view.name}.origin"]))
+                self._centres[view.name] = (x + view.window // 2, y + view.window // 2)
+        return arrays
