@@ -1,0 +1,238 @@
+"""What a chunk is in the network's eyes: action spaces (joints, or the hand's pose from the object) and chunk bases."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...hardware.errors import BadInput
+from ...hardware.geometry import inverse
+from ...hardware.kinematics import ArmKinematics
+from ...hardware.rig import DEXGRASPVLA_RIG
+from .config import ActionConfig
+from .geometry import ARM_DOF, rotation_to_six, six_to_rotation, world_T_palm
+from .parts import Batch
+
+COMMAND_DIM = 13
+_LEAST_SPREAD = 1e-4  # a number that varies less is a constant: it is moved to 0 and not scaled
+
+
+class Normalizer(nn.Module):
+    """y = x * scale + offset, for each number by itself. Before :meth:`fit` it changes nothing.
+
+    ``limits`` maps the smallest and largest value seen to -1 and 1 (as the published controller); ``gaussian`` the
+    mean to 0 and the standard deviation to 1.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, dim: int, kind: Literal["limits", "gaussian"]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("offset", torch.zeros(dim))
+
+    def fit(self, values: Tensor) -> None:
+        """Learn from (N, dim). Raises BadInput where there are none, or they are not finite."""
+        if values.ndim != 2 or values.shape[1] != len(self.scale) or not len(values):
+            raise BadInput(f"got values of shape {tuple(values.shape)}, expected (N, {len(self.scale)}), N at least 1.")
+        values = values.double()
+        if not torch.isfinite(values).all():
+            raise BadInput("got values that are not finite to learn a normaliser from: run `dataset check`.")
+        if self.kind == "limits":
+            low, high = values.min(0).values, values.max(0).values
+            spread, middle = (high - low) / 2, (high + low) / 2
+            constant = spread * 2 < _LEAST_SPREAD
+            middle = torch.where(constant, low, middle)
+        else:
+            spread, middle = values.std(0, correction=0), values.mean(0)
+            constant = spread < _LEAST_SPREAD
+        scale = torch.where(constant, torch.ones_like(spread), 1 / spread.clamp_min(_LEAST_SPREAD / 2))
+        self.scale.copy_(scale)
+        self.offset.copy_(-middle * scale)
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        return values * self.scale + self.offset
+
+    def denormalize(self, values: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim), the inverse of :meth:`normalize`."""
+        return (values - self.offset) / self.scale
+
+
+class JointSpace(nn.Module):
+    """The 13 commands as they are: 7 arm joints rad, 6 openings."""
+
+    dim = COMMAND_DIM
+
+    def __init__(self, config: ActionConfig) -> None:
+        super().__init__()
+        self.normalizer = Normalizer(self.dim, config.normal)
+
+    def raw(self, commands: Tensor, context: Batch) -> Tensor:
+        return commands
+
+    def fit(self, raw: Tensor) -> None:
+        self.normalizer.fit(raw)
+
+    def normalize(self, raw: Tensor) -> Tensor:
+        return self.normalizer.normalize(raw)
+
+    def encode(self, commands: Tensor, context: Batch) -> Tensor:
+        return self.normalizer.normalize(self.raw(commands, context))
+
+    def decode(self, encoded: Tensor, context: Batch) -> Tensor:
+        commands = self.normalizer.denormalize(encoded)
+        limits = torch.as_tensor(_KINEMATICS.limits).to(commands)
+        arm = torch.minimum(torch.maximum(commands[..., :ARM_DOF], limits[:, 0]), limits[:, 1])
+        return torch.cat([arm, commands[..., ARM_DOF:].clamp(0.0, 1.0)], -1)
+
+    def mask(self, action_mask: Tensor) -> Tensor:
+        return action_mask
+
+
+class HandToObjectSpace(nn.Module):
+    """Where the palm goes from the object: 3 numbers from ``context["anchor"]`` to the palm (m, world axes), 6 of its
+    rotation in the world (first two columns, 1812.07035), 6 openings.
+
+    The way back chooses among the arm's solutions the one next to the arm's present joints, step by step; a pose
+    that the arm does not reach becomes the nearest that it does.
+    """
+
+    dim = 15
+
+    def __init__(self, config: ActionConfig) -> None:
+        super().__init__()
+        self.normalizer = Normalizer(self.dim, config.normal)
+
+    def raw(self, commands: Tensor, context: Batch) -> Tensor:
+        palm = world_T_palm(commands[..., :ARM_DOF])  # (B, H, 4, 4)
+        position = palm[..., :3, 3] - context["anchor"].double()[:, None]
+        pose = torch.cat([position, rotation_to_six(palm[..., :3, :3])], -1)
+        return torch.cat([pose.to(commands), commands[..., ARM_DOF:]], -1)
+
+    def fit(self, raw: Tensor) -> None:
+        self.normalizer.fit(raw)
+
+    def normalize(self, raw: Tensor) -> Tensor:
+        return self.normalizer.normalize(raw)
+
+    def encode(self, commands: Tensor, context: Batch) -> Tensor:
+        return self.normalizer.normalize(self.raw(commands, context))
+
+    def decode(self, encoded: Tensor, context: Batch) -> Tensor:
+        raw = self.normalizer.denormalize(encoded.double())
+        pose = torch.eye(4, dtype=torch.float64).repeat(*raw.shape[:-1], 1, 1)
+        pose[..., :3, 3] = (raw[..., :3] + context["anchor"].to(raw)[:, None]).cpu()
+        pose[..., :3, :3] = six_to_rotation(raw[..., 3:9]).cpu()
+        base_T_flange = _BASE_T_WORLD @ pose.numpy() @ _PALM_T_FLANGE
+        near = context["state"][:, :ARM_DOF].detach().cpu().double().numpy()
+        arm = np.stack([self._follow(poses, q) for poses, q in zip(base_T_flange, near, strict=True)])
+        openings = raw[..., 9:].clamp(0.0, 1.0)
+        return torch.cat([torch.from_numpy(arm).to(raw), openings], -1).to(encoded)
+
+    @staticmethod
+    def _follow(base_T_flange: Any, q_near: Any) -> Any:
+        """(H, 4, 4) -> (H, 7) rad, each solution next to the one before."""
+        path = []
+        for pose in base_T_flange:
+            q_near = _KINEMATICS.ik(pose, q_near).q
+            path.append(q_near)
+        return np.stack(path)
+
+    def mask(self, action_mask: Tensor) -> Tensor:
+        # Every joint of the arm moves the palm: a source that lacks one says nothing about the pose.
+        pose = action_mask[:, :ARM_DOF].all(-1, keepdim=True).expand(-1, 9)
+        return torch.cat([pose, action_mask[:, ARM_DOF:]], -1)
+
+
+class TimeBasis(nn.Module):
+    """A token is a run of consecutive commands."""
+
+    def __init__(self, config: ActionConfig, dim: int) -> None:
+        super().__init__()
+        self.tokens = config.tokens
+        self.dim = config.horizon // config.tokens * dim
+        self._shape = (config.horizon, dim)
+
+    def fit(self, chunks: Tensor) -> None:
+        """Nothing to learn."""
+
+    def encode(self, chunk: Tensor) -> Tensor:
+        return chunk.reshape(len(chunk), self.tokens, self.dim)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return tokens.reshape(len(tokens), *self._shape)
+
+    def weights(self, learn: Tensor) -> Tensor:
+        return self.encode(learn)
+
+
+class PcaBasis(nn.Module):
+    """Tokens hold the coefficients of a chunk in the principal components of the training chunks, strongest first,
+    each scaled to deviation 1. What lies outside of the kept components is lost: smooth motion needs few."""
+
+    mean: Tensor
+    components: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: ActionConfig, dim: int) -> None:
+        super().__init__()
+        size = config.horizon * dim
+        if config.components > size:
+            raise BadInput(f"a chunk of {size} numbers has no {config.components} components: choose fewer.")
+        self.tokens = config.tokens
+        self.dim = config.components // config.tokens
+        self._shape = (config.horizon, dim)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("components", torch.eye(size, config.components))  # (H * D, K), orthonormal columns
+        self.register_buffer("deviation", torch.ones(config.components))
+
+    def fit(self, chunks: Tensor) -> None:
+        """Learn from (N, H, D). Raises BadInput where there are fewer chunks than components."""
+        flat = chunks.double().flatten(1)
+        kept = self.components.shape[1]
+        if len(flat) < kept:
+            raise BadInput(f"got {len(flat)} chunks to learn {kept} components from: record more episodes.")
+        mean = flat.mean(0)
+        # The covariance's eigenvectors are the chunks' right singular vectors, without an (N, N) matrix.
+        variance, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+        self.mean.copy_(mean)
+        self.components.copy_(vectors[:, -kept:].flip(1))
+        # Directions that the data do not have stay near 0 instead of being blown up.
+        self.deviation.copy_(variance[-kept:].flip(0).clamp_min(_LEAST_SPREAD**2).sqrt())
+
+    def encode(self, chunk: Tensor) -> Tensor:
+        flat = (chunk.flatten(1) - self.mean) @ self.components / self.deviation
+        return flat.reshape(len(chunk), self.tokens, self.dim)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        flat = tokens.flatten(1) * self.deviation @ self.components.T + self.mean
+        return flat.reshape(len(tokens), *self._shape)
+
+    def weights(self, learn: Tensor) -> Tensor:
+        return (learn.flatten(1) @ self.components**2).reshape(len(learn), self.tokens, self.dim)
+
+
+def action_space(config: ActionConfig) -> JointSpace | HandToObjectSpace:
+    """The action space (:class:`.parts.ActionSpace`) that ``config`` names."""
+    if config.space not in ("joints", "hand_to_object"):
+        raise BadInput(f"action space is {config.space!r}: expected joints or hand_to_object.")
+    return JointSpace(config) if config.space == "joints" else HandToObjectSpace(config)
+
+
+def chunk_basis(config: ActionConfig, dim: int) -> TimeBasis | PcaBasis:
+    """The chunk basis (:class:`.parts.ChunkBasis`) that ``config`` names, for ``dim`` numbers a command."""
+    if config.basis not in ("time", "pca"):
+        raise BadInput(f"chunk basis is {config.basis!r}: expected time or pca.")
+    return TimeBasis(config, dim) if config.basis == "time" else PcaBasis(config, dim)
+
+
+_ARM = DEXGRASPVLA_RIG.arms[0]
+_KINEMATICS = ArmKinematics(_ARM.arm)
+_BASE_T_WORLD = inverse(_ARM.world_T_base)
+_PALM_T_FLANGE = inverse(_ARM.flange_T_palm)
