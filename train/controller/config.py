@@ -71,6 +71,8 @@ class NetworkConfig:
     heads: int = 4
     norm: Literal["rms", "centred"] = "rms"
     """rms: x / sqrt(mean(x^2)); centred: x / sqrt(var(x)), what the published checkpoint was trained with."""
+    dropout: float = 0.0
+    """Of attention weights and of what attention adds, in training; the published controller has 0.1."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -175,7 +177,7 @@ def _built(kind: Any, data: dict[str, Any], where: str) -> Any:
 _PAPER = ControllerConfig(
     preset="paper",
     encoder=PaperEncoderConfig(),
-    network=NetworkConfig(width=1024, layers=12, heads=8),
+    network=NetworkConfig(width=1024, layers=12, heads=8, dropout=0.1),
     objective=ObjectiveConfig(kind="ddim", sample_steps=16, clip=1.0),
     action=ActionConfig(space="joints", horizon=64, tokens=64, normal="limits"),
 )

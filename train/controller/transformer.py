@@ -1,0 +1,240 @@
+"""The action transformer: RDT's block (2410.07864), as DexGraspVLA uses it (2502.20900, appendix).
+
+Action tokens attend to each other and to the observation; the diffusion time is one more observation token, the last.
+Parameter names and shapes are the published checkpoint's, so that its weights load as they are.
+
+What does not depend on the noisy chunk is computed once: :meth:`ActionTransformer.observe` makes every block's keys and
+values of the observation, :meth:`ActionTransformer.at_times` those of all time tokens of a sampling.
+
+Shapes: B batch, T action tokens, D numbers in one, C observation tokens, W width, H heads, d = W / H, S steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...hardware.errors import BadInput
+from .config import NetworkConfig
+
+FREQUENCIES = 256
+"""Length of the sinusoidal embedding of the time, as published."""
+
+KeysValues = tuple[Tensor, Tensor]  # (B, H, C, d) each
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Keys (normalised) and values of the observation, for each block."""
+
+    blocks: tuple[KeysValues, ...]
+    present: Tensor | None  # (B, C) bool: tokens that may be looked at; None = all
+
+
+class RmsNorm(nn.Module):
+    """x / rms(x) * weight, over the last axis. ``centred``: x / std(x) * weight with the unbiased, mean-centred
+    deviation (x itself is not centred): timm 1.0.12's class of this name, which the published weights grew up with."""
+
+    def __init__(self, width: int, centred: bool, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self._centred = centred
+        self._eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._centred:
+            return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
+        wide = x.float()  # a variance in bf16 is off by a percent
+        return (wide * torch.rsqrt(wide.var(-1, keepdim=True) + self._eps)).to(x.dtype) * self.weight
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self._heads = config.heads
+        self._dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.q_norm = _head_norm(config)
+        self.k_norm = _head_norm(config)
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self._heads, -1)).unbind(2)  # (B, T, H, d)
+        q, k, v = (t.transpose(1, 2) for t in (self.q_norm(q), self.k_norm(k), v))
+        dropout = self._dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return F.dropout(self.proj(out.transpose(1, 2).flatten(2)), self._dropout, self.training)
+
+
+class CrossAttention(nn.Module):
+    """Attention to keys and values that :meth:`keys_values` made before."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self._heads = config.heads
+        self._dropout = config.dropout
+        self.q = nn.Linear(config.width, config.width)
+        self.kv = nn.Linear(config.width, 2 * config.width)
+        self.q_norm = _head_norm(config)
+        self.k_norm = _head_norm(config)
+        self.proj = nn.Linear(config.width, config.width)
+
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        """(B, C, W), positions added -> keys, values (B, H, C, d)."""
+        k, v = self.kv(tokens).unflatten(-1, (2, self._heads, -1)).unbind(2)
+        return self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, known: KeysValues, mask: Tensor | None, attention: list[Tensor] | None) -> Tensor:
+        """x (B, T, W); mask (B, 1, 1, C + 1) bool. ``attention`` receives (B, H, T, C + 1) float32 weights."""
+        q = self.q_norm(self.q(x).unflatten(-1, (self._heads, -1))).transpose(1, 2)
+        keys, values = known
+        dropout = self._dropout if self.training else 0.0
+        if attention is not None:
+            with torch.no_grad():
+                scores = (q @ keys.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
+                if mask is not None:
+                    scores = scores.masked_fill(~mask, float("-inf"))
+                attention.append(scores.softmax(-1))
+        out = F.scaled_dot_product_attention(q, keys, values, mask, dropout)
+        return F.dropout(self.proj(out.transpose(1, 2).flatten(2)), self._dropout, self.training)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm1 = _norm(config)
+        self.attn = SelfAttention(config)
+        self.norm2 = _norm(config)
+        self.cross_attn = CrossAttention(config)
+        self.norm3 = _norm(config)
+        self.ffn = FeedForward(config.width)
+
+    def forward(self, x: Tensor, known: KeysValues, mask: Tensor | None, attention: list[Tensor] | None) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm2(x), known, mask, attention)
+        return x + self.ffn(self.norm3(x))
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the time, then two linear layers. (S,) -> (S, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        half = FREQUENCIES // 2
+        # In float32 whatever the weights are: bf16 cannot tell step 45 from 45.1.
+        steps = torch.arange(half, dtype=torch.float32, device=time.device)
+        angles = time.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
+        waves = torch.cat([angles.cos(), angles.sin()], -1)
+        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+
+
+class ActionTransformer(nn.Module):
+    """Noisy action tokens, time and observation -> noise or velocity. ``tokens`` action tokens of ``dim`` numbers."""
+
+    def __init__(self, config: NetworkConfig, tokens: int, dim: int, observation_tokens: int) -> None:
+        super().__init__()
+        self.config = config
+        self.pos_emb = nn.Parameter(torch.empty(1, tokens, config.width))
+        self.cond_pos_emb = nn.Parameter(torch.empty(1, observation_tokens + 1, config.width))
+        self.input_emb = nn.Linear(dim, config.width)
+        self.time_emb = TimeEmbedding(config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_f = _norm(config)
+        self.head = nn.Linear(config.width, dim)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As published (normal, 0.02), but the head starts at zero (DiT, 2212.09748): the first answers are zero, the
+        mean of what is asked for, instead of noise."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.pos_emb, std=0.02)
+        nn.init.normal_(self.cond_pos_emb, std=0.02)
+        nn.init.zeros_(self.head.weight)
+
+    def observe(self, tokens: Tensor, present: Tensor | None = None) -> Observed:
+        """Keys and values of ``tokens`` (B, C, W) in every block. ``present`` (B, C) bool hides the others."""
+        if tokens.shape[1] != self.cond_pos_emb.shape[1] - 1:
+            raise BadInput(
+                f"the encoder gave {tokens.shape[1]} observation tokens, the transformer was made for "
+                f"{self.cond_pos_emb.shape[1] - 1}: build both from one configuration."
+            )
+        placed = tokens + self.cond_pos_emb[:, :-1]
+        return Observed(tuple(block.cross_attn.keys_values(placed) for block in self.blocks), present)
+
+    def forward(self, x: Tensor, time: Tensor, observed: Observed, attention: list[Tensor] | None = None) -> Tensor:
+        """x (B, T, D), time (B,) in steps of training -> (B, T, D). ``attention``: a list that receives, for each
+        block, the cross-attention (B, H, T, C + 1) of every action token, the time last."""
+        time_token = self._time_tokens(time)[:, None]  # (B, 1, W)
+        known = []
+        for block, (keys, values) in zip(self.blocks, observed.blocks, strict=True):
+            time_key, time_value = block.cross_attn.keys_values(time_token)
+            known.append((torch.cat([keys, time_key], 2), torch.cat([values, time_value], 2)))
+        return self._through(x, known, _mask(observed.present), attention)
+
+    def at_times(self, times: Tensor, observed: Observed) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network for a sampling that evaluates it at ``times`` (S,) only: (x, time) -> as :meth:`forward`, one time
+        for the whole batch. For inference: nothing can be learnt through it. Calls share buffers, so they must not
+        overlap. The returned function raises BadInput at a time that is not among ``times``."""
+        device = self.pos_emb.device
+        time_tokens = self._time_tokens(times.to(device))[None]  # (1, S, W)
+        of_times = [block.cross_attn.keys_values(time_tokens) for block in self.blocks]  # (1, H, S, d)
+        # One slot more than the observation has: each step writes its time there, and nothing is copied.
+        buffers = [(F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))) for keys, values in observed.blocks]
+        mask = _mask(observed.present)
+        slots = {float(time): step for step, time in enumerate(times.tolist())}
+
+        def network(x: Tensor, time: Tensor) -> Tensor:
+            step = slots.get(float(time[0]))
+            if step is None:
+                raise BadInput(f"sampling asked for time {float(time[0])}, prepared were {sorted(slots)}.")
+            for (keys, values), (time_keys, time_values) in zip(buffers, of_times, strict=True):
+                keys[:, :, -1] = time_keys[:, :, step]
+                values[:, :, -1] = time_values[:, :, step]
+            return self._through(x, buffers, mask, None)
+
+        return network
+
+    def _time_tokens(self, time: Tensor) -> Tensor:
+        return self.time_emb(time) + self.cond_pos_emb[0, -1]
+
+    def _through(
+        self, x: Tensor, known: list[KeysValues], mask: Tensor | None, attention: list[Tensor] | None
+    ) -> Tensor:
+        x = self.input_emb(x) + self.pos_emb
+        for block, block_known in zip(self.blocks, known, strict=True):
+            x = block(x, block_known, mask, attention)
+        return self.head(self.ln_f(x))
+
+
+def _mask(present: Tensor | None) -> Tensor | None:
+    """(B, C) -> (B, 1, 1, C + 1): the time is always seen."""
+    return None if present is None else F.pad(present, (0, 1), value=True)[:, None, None]
+
+
+def _norm(config: NetworkConfig) -> RmsNorm:
+    return RmsNorm(config.width, config.norm == "centred")
+
+
+def _head_norm(config: NetworkConfig) -> RmsNorm:
+    return RmsNorm(config.width // config.heads, config.norm == "centred")
