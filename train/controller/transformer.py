@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +144,7 @@ class TimeEmbedding(nn.Module):
         steps = torch.arange(half, dtype=torch.float32, device=time.device)
         angles = time.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
         waves = torch.cat([angles.cos(), angles.sin()], -1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
 
 class ActionTransformer(nn.Module):
@@ -156,7 +157,7 @@ class ActionTransformer(nn.Module):
         self.cond_pos_emb = nn.Parameter(torch.empty(1, observation_tokens + 1, config.width))
         self.input_emb = nn.Linear(dim, config.width)
         self.time_emb = TimeEmbedding(config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_f = _norm(config)
         self.head = nn.Linear(config.width, dim)
         self._initialise()
@@ -193,9 +194,9 @@ class ActionTransformer(nn.Module):
         return self._through(x, known, _mask(observed.present), attention)
 
     def at_times(self, times: Tensor, observed: Observed) -> Callable[[Tensor, Tensor], Tensor]:
-        """The network for a sampling that evaluates it at ``times`` (S,) only: (x, time) -> as :meth:`forward`, one time
-        for the whole batch. For inference: nothing can be learnt through it. Calls share buffers, so they must not
-        overlap. The returned function raises BadInput at a time that is not among ``times``."""
+        """The network for a sampling that evaluates it at ``times`` (S,) only: (x, time) -> as :meth:`forward`, one
+        time for the whole batch. For inference: nothing can be learnt through it. Calls share buffers, so they must
+        not overlap. The returned function raises BadInput at a time that is not among ``times``."""
         device = self.pos_emb.device
         time_tokens = self._time_tokens(times.to(device))[None]  # (1, S, W)
         of_times = [block.cross_attn.keys_values(time_tokens) for block in self.blocks]  # (1, H, S, d)
