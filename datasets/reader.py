@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..hardware.errors import BadInput, DatasetError
 from . import rle
 from .episode import EpisodeInfo
 from .layout import (
+    CRC_COLUMN,
     DATA_PATTERN,
     INFO_COLUMN,
     PARQUET_ERRORS,
@@ -44,6 +45,7 @@ class EpisodeMeta:
     source: str
     data_path: Path
     videos: dict[str, tuple[Path, float]]  # by feature key: file, and the second in it at which the episode starts
+    checksums: dict[str, int] = field(default_factory=dict)  # CRC-32 of the files, by "data" and feature key
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ class DatasetReader:
         data = self.root / DATA_PATTERN.format(**place)
         start, stop = int(row["dataset_from_index"]), int(row["dataset_to_index"])
         info = info_from_text(text) if text else self._described(row, data)
-        return EpisodeMeta(index, stop - start, start, info, row.get(SOURCE_COLUMN) or "", data, videos)
+        names = {key: CRC_COLUMN.format(key=key) for key in ("data", *self.schema.video_keys)}
+        checksums = {key: int(row[name]) for key, name in names.items() if row.get(name) is not None}
+        return EpisodeMeta(index, stop - start, start, info, row.get(SOURCE_COLUMN) or "", data, videos, checksums)
 
     def episode(self, index: int) -> EpisodeData:
         """The rows of one episode."""

@@ -6,7 +6,7 @@ drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -99,6 +99,18 @@ def render(view: View, observation: Observation, centre: tuple[float, float] | N
         pictures = {part: cut(picture, origin, view.window) for part, picture in pictures.items()}
         pictures["origin"] = np.array(origin, np.int32)
     return {f"{view.name}.{part}": picture for part, picture in pictures.items()}
+
+
+def follow(views: Iterable[View], observation: Observation, centres: dict[str, tuple[float, float]]) -> Arrays:
+    """The arrays of all ``views``. ``centres`` (by view, changed here) is where each window was last: a window whose
+    mask is empty stays there. Give the same dictionary for every moment of an attempt, an empty one for the first."""
+    arrays: Arrays = {}
+    for view in views:
+        arrays |= render(view, observation, centres.get(view.name))
+        if view.window:
+            x, y = (float(v) for v in np.asarray(arrays[f"{view.name}.origin"]))
+            centres[view.name] = (x + view.window // 2, y + view.window // 2)
+    return arrays
 
 
 def mask_centre(mask: NDArray[np.bool_]) -> tuple[float, float] | None:

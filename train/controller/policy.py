@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...hardware.errors import BadInput
-from ..views import Observation, render
+from ..views import Observation, follow
 from .actions import action_space, chunk_basis
 from .config import ControllerConfig
 from .draws import Draws
@@ -163,7 +163,7 @@ class ControllerPolicy:
     def start(self, observation: Observation) -> None:
         """An attempt begins: remember how the target looks now."""
         self._centres = {}
-        arrays = self._see(self.controller.encoder.reference_views, observation)
+        arrays = follow(self.controller.encoder.reference_views, observation, self._centres)
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
 
     def chunk(
@@ -173,7 +173,7 @@ class ControllerPolicy:
         of this chunk that are already on their way. Raises BadInput before :meth:`start`."""
         if self.controller.encoder.reference_views and not self._reference:
             raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
-        arrays = self._see(self.controller.encoder.views, observation) | self._reference
+        arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
         arrays["state"] = np.asarray(observation.state, np.float32)
         batch = {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
         known = None
@@ -181,12 +181,3 @@ class ControllerPolicy:
             known = torch.as_tensor(np.asarray(committed, np.float32))[None].to(self._device)
         noise = self.controller.noise(self._generator).to(self._device)
         return self.controller.sample(batch, noise, known, steps)[0].double().cpu().numpy()
-
-    def _see(self, views: Any, observation: Observation) -> dict[str, NDArray[np.generic]]:
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for view in views:
-            arrays |= render(view, observation, self._centres.get(view.name))
-            if view.window:
-                x, y = (float(v) for v in np.asarray(arrays[f"{view.name}.origin"]))
-                self._centres[view.name] = (x + view.window // 2, y + view.window // 2)
-        return arrays
