@@ -75,7 +75,7 @@ class Controller(nn.Module):
             noisy, time, answer = self.objective.corrupt(self.basis.encode(chunk), noise, draws.uniform().to(chunk))
             learn = self._learnt(batch, delay)
             weights = self.basis.weights(learn)
-        observed = self._observe(prepared, chunk, delay)
+        observed = self.observe(prepared, chunk, delay)
         error = (self.model(noisy, time, observed) - answer) ** 2
         return Loss((error * weights).sum(), weights.sum())
 
@@ -102,7 +102,7 @@ class Controller(nn.Module):
         chunk = None
         if committed is not None and delay:
             chunk = self.space.encode(committed, prepared)
-        observed = self._observe(prepared, chunk, torch.full((len(noise),), delay, device=noise.device))
+        observed = self.observe(prepared, chunk, torch.full((len(noise),), delay, device=noise.device))
         steps = steps or self.config.objective.sample_steps
         tokens = self.objective.sample(self.model.at_times(self.objective.times(steps), observed), noise, steps)
         commands = self.space.decode(self.basis.decode(tokens), prepared)
@@ -114,8 +114,9 @@ class Controller(nn.Module):
         """(rows, T, E) standard normal, the start of a sampling."""
         return torch.randn(rows, self.basis.tokens, self.basis.dim, generator=generator)
 
-    def _observe(self, prepared: Batch, chunk: Tensor | None, delay: Tensor) -> Observed:
-        """Keys and values of everything that does not change during a sampling."""
+    def observe(self, prepared: Batch, chunk: Tensor | None, delay: Tensor) -> Observed:
+        """Keys and values of everything that does not change during a sampling. ``prepared`` by the encoder; of the
+        encoded ``chunk`` (B, H, D) the first ``delay`` (B,) commands are committed."""
         tokens = self.encoder(prepared)
         if not self.committed.tokens:
             return self.model.observe(tokens)
@@ -171,13 +172,17 @@ class ControllerPolicy:
     ) -> NDArray[np.float64]:
         """(H, 13) absolute commands at the controller's rate, the first one for now. ``committed`` (d, 13): commands
         of this chunk that are already on their way. Raises BadInput before :meth:`start`."""
-        if self.controller.encoder.reference_views and not self._reference:
-            raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
-        arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
-        arrays["state"] = np.asarray(observation.state, np.float32)
-        batch = {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+        batch = self.batch(observation)
         known = None
         if committed is not None and len(committed):
             known = torch.as_tensor(np.asarray(committed, np.float32))[None].to(self._device)
         noise = self.controller.noise(self._generator).to(self._device)
         return self.controller.sample(batch, noise, known, steps)[0].double().cpu().numpy()
+
+    def batch(self, observation: Observation) -> Batch:
+        """What the controller gets to see of a live moment: one row. Raises BadInput before :meth:`start`."""
+        if self.controller.encoder.reference_views and not self._reference:
+            raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
+        arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
+        arrays["state"] = np.asarray(observation.state, np.float32)
+        return {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
