@@ -1,18 +1,25 @@
 """Where things are: the palm from the joints, and the target from masked depth, in the world frame of the rig.
 
-Torch in, torch out, batched over the leading axis, without gradients. Lengths in m. What a mask without valid depth
-gives is zeros with ``seen`` False, never NaN.
+Torch in, torch out, batched over the leading axis, without gradients. Lengths in m. A mask without valid depth gives
+zeros with ``seen`` False, never NaN.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...hardware.kinematics import ArmKinematics
 from ...hardware.rig import DEXGRASPVLA_RIG
+from .draws import Draws
 
 ARM_DOF = 7
+TABLE_M = 0.012
+"""What the mask holds up to this height is taken for the table: a mask bleeds over the target's edge, and a camera is
+calibrated to a few mm. No object to grasp is as flat."""
+_EDGE = 0.05  # share of the points that lies outside of ``low`` and ``high`` on either side: flying pixels
 _ARM = DEXGRASPVLA_RIG.arms[0]
 _KINEMATICS = ArmKinematics(_ARM.arm)
 
@@ -44,6 +51,100 @@ def six_to_rotation(six: Tensor) -> Tensor:
 
 def _unit(vector: Tensor, otherwise: Tensor) -> Tensor:
     length = vector.norm(dim=-1, keepdim=True)
-    safe = length > 1e-9
     other = otherwise / otherwise.norm(dim=-1, keepdim=True)
-    return torch.where(safe, vector / length.clamp_min(1e-9), other)
+    return torch.where(length > 1e-9, vector / length.clamp_min(1e-9), other)
+
+
+# -- the target --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeadCamera:
+    """The rig's head camera, its picture squashed to ``size``. Where it stands is the rig's nominal place: a policy
+    does not know better."""
+
+    size: tuple[int, int]  # width, height
+
+    def heights(self, depth: Tensor, origin: Tensor) -> Tensor:
+        """Window of depth (B, h, w), its corner (B, 2) px -> height above the table (B, h, w); where depth is invalid
+        (0) it means nothing."""
+        x = torch.arange(depth.shape[2], device=depth.device) + origin[:, :1]  # (B, w)
+        y = torch.arange(depth.shape[1], device=depth.device) + origin[:, 1:]  # (B, h)
+        fx, fy, cx, cy = self._intrinsics()
+        turn, eye = self._pose(depth)
+        per_metre = (turn[2, 0] * (x - cx) / fx)[:, None, :] + (turn[2, 1] * (y - cy) / fy + turn[2, 2])[:, :, None]
+        return depth * per_metre + eye[2]
+
+    def points(self, pixels: Tensor, depth: Tensor) -> Tensor:
+        """Pixels (B, N, 2) (x, y) of the resized picture, their depth (B, N) -> world (B, N, 3)."""
+        fx, fy, cx, cy = self._intrinsics()
+        turn, eye = self._pose(depth)
+        ray = torch.stack([(pixels[..., 0] - cx) / fx, (pixels[..., 1] - cy) / fy, torch.ones_like(depth)], -1)
+        return (ray * depth[..., None]) @ turn.T + eye
+
+    def _intrinsics(self) -> tuple[float, float, float, float]:
+        camera = DEXGRASPVLA_RIG.camera("head").intrinsics.scaled(*self.size)
+        return camera.fx, camera.fy, camera.cx, camera.cy
+
+    @staticmethod
+    def _pose(like: Tensor) -> tuple[Tensor, Tensor]:
+        world_T_camera = torch.as_tensor(DEXGRASPVLA_RIG.camera("head").parent_T_camera).to(like)
+        return world_T_camera[:3, :3], world_T_camera[:3, 3]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What masked depth says about an object, world frame. All zeros where it is not ``seen``."""
+
+    points: Tensor  # (B, N, 3) m, on its visible surface
+    centre: Tensor  # (B, 3) m, median of the points: mask and depth errors at the edge do not move it
+    low: Tensor  # (B, 3) m, box of the visible surface without its outermost points
+    high: Tensor  # (B, 3) m
+    covariance: Tensor  # (B, 3) m2, xx, xy, yy of the points seen from above
+    pixels: Tensor  # (B,) how many pixels show it
+    seen: Tensor  # (B,) bool
+
+    @property
+    def anchor(self) -> Tensor:
+        """(B, 3) m, the middle of an object that stands on the table: of its box, half as high as its top. Nearer to
+        its centre than the points' median, which is on the side of the camera."""
+        middle = (self.low + self.high) / 2
+        return torch.cat([middle[:, :2], self.high[:, 2:] / 2], 1)
+
+
+def look(
+    camera: HeadCamera, depth: Tensor, mask: Tensor, origin: Tensor, points: int, draws: Draws | None = None
+) -> Target:
+    """The target in a window: depth (B, h, w) m, 0 invalid; mask (B, h, w) bool; origin (B, 2) px; by ``points``
+    pixels of it, evenly over the mask in reading order, with ``draws`` each at random in its share."""
+    heights = camera.heights(depth, origin)
+    valid = mask & (depth > 0)
+    above = valid & (heights > TABLE_M)
+    # All that is left of a target pressed flat by a bad calibration is better than nothing.
+    enough = above.flatten(1).sum(1) > 0.1 * valid.flatten(1).sum(1)
+    valid = torch.where(enough[:, None, None], above, valid)
+    pixels = valid.flatten(1).sum(1)
+    seen = pixels > 0
+    place = _choose(valid.flatten(1), points, draws)  # (B, N) into the window
+    width = depth.shape[2]
+    xy = torch.stack([place % width, place // width], -1) + origin[:, None]
+    cloud = camera.points(xy.to(depth), depth.flatten(1).gather(1, place))
+    cloud = torch.where(seen[:, None, None], cloud, 0.0)
+    ordered = cloud.sort(1).values
+    edge = int(_EDGE * points)
+    low, high = ordered[:, edge], ordered[:, points - 1 - edge]
+    centre = (ordered[:, (points - 1) // 2] + ordered[:, points // 2]) / 2
+    # Around the median, of points inside the box only: an edge pixel far behind counts as if at the box's side.
+    spread = (torch.minimum(torch.maximum(cloud, low[:, None]), high[:, None]) - centre[:, None])[..., :2]
+    moment = spread.transpose(1, 2) @ spread / points
+    covariance = torch.stack([moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 1]], -1)
+    return Target(cloud, centre, low, high, covariance, pixels, seen)
+
+
+def _choose(valid: Tensor, points: int, draws: Draws | None) -> Tensor:
+    """(B, P) bool -> (B, N) indices of true entries, the i-th from the i-th N-th of them; 0 where none is true."""
+    counted = valid.cumsum(1, dtype=torch.int32)
+    share = torch.full((len(valid), points), 0.5) if draws is None else draws.uniform(points)
+    rank = (torch.arange(points) + share).to(valid.device) / points * counted[:, -1:]
+    place = torch.searchsorted(counted, rank.to(torch.int32) + 1)
+    return torch.where(counted[:, -1:] > 0, place.clamp_max(valid.shape[1] - 1), 0)

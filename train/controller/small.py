@@ -1,0 +1,240 @@
+"""The small encoder: the mask is turned into geometry first. Tokens say where the target is and was, how it is shaped,
+how the hand stands to it, and what the surroundings of target and wrist look like.
+
+The arm's joints are not among them: the same pose of the hand has many, and which one says little about what to do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..views import View
+from .config import SmallEncoderConfig
+from .corruption import corrupt_depth, corrupt_edges, corrupt_tracking, jitter_colours, moved
+from .draws import Draws
+from .geometry import ARM_DOF, HeadCamera, Target, look, rotation_to_six, world_T_palm
+from .parts import Batch
+
+HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES = 19, 29, 6
+_NEAR_M, _FAR_M = 0.05, 0.2  # what becomes 1: sizes of objects and clearances; distances of the hand
+_WRIST_M = 0.3  # wrist depth that becomes 1
+
+
+class SmallEncoder(nn.Module):
+    """State, geometry now and at the reference, shapes, and optionally crop and wrist view -> tokens."""
+
+    def __init__(self, config: SmallEncoderConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        head, wrist = config.head_size, config.wrist_size
+        self._camera = HeadCamera(head)
+        self._window = View("window", "head", *head, window=config.window, rgb=config.crop, depth=True, mask=True)
+        self._wrist = View("wrist", "wrist", *wrist, depth=True)
+        self.hand = _perceptron(HAND_FEATURES, width)
+        self.now = _perceptron(TARGET_FEATURES, width)
+        self.reference = _perceptron(TARGET_FEATURES, width)
+        self.points = _PointSet(width) if config.points else None
+        self.crop = _Picture(6, (config.window, config.window), width) if config.crop else None
+        self.wrist = _Picture(5, (wrist[1], wrist[0]), width) if config.wrist else None
+        sizes = {
+            "hand": 1,
+            "target": 2 + 2 * bool(config.points),
+            "head": self.crop.tokens if self.crop else 0,
+            "wrist": self.wrist.tokens if self.wrist else 0,
+        }
+        ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
+        self.groups = {
+            name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True) if size
+        }
+        self.tokens: int = ends[-1]
+        self.place = nn.Parameter(0.02 * torch.randn(self.tokens, width))
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return (self._window, self._wrist) if self.config.wrist else (self._window,)
+
+    @property
+    def reference_views(self) -> tuple[View, ...]:
+        return (self._window,)
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch, draws: Draws | None) -> Batch:
+        """The features that :meth:`forward` takes, and ``anchor`` (B, 3): where the target was at the reference (m,
+        world), as it was seen, so that what is learnt and what is seen agree."""
+        noise = self.config.noise if draws else 0.0
+        points = self.config.points or 64  # without a shape token, enough for a median
+        before = self._look(batch, "reference.window", points, noise, draws)[0]
+        now, depth, mask, heights = self._look(batch, "window", points, noise, draws)
+        palm = world_T_palm(batch["state"][:, :ARM_DOF]).to(before.centre)
+        anchor = torch.where(before.seen[:, None], before.anchor, before.centre.new_tensor(NOWHERE))
+        out = {
+            "state": batch["state"],
+            "anchor": anchor,
+            "hand": _hand(batch["state"], palm, anchor),
+            "now": _target(now, before, palm, anchor),
+            "reference": _target(before, before, palm, anchor),
+        }
+        if self.points is not None:
+            out["points.now"] = _points(now, palm, anchor)
+            out["points.reference"] = _points(before, palm, anchor)
+        if self.crop is not None:
+            out["crop"] = self._crop(batch["window.rgb"], depth, mask, heights - anchor[:, 2, None, None], draws)
+        if self.wrist is not None:
+            out["wrist"] = self._see_wrist(batch["wrist.rgb"], batch["wrist.depth"], noise, draws)
+        return out
+
+    def _look(
+        self, batch: Batch, view: str, points: int, noise: float, draws: Draws | None
+    ) -> tuple[Target, Tensor, Tensor, Tensor]:
+        """The target in a window, with the window's depth and mask as they were seen, and heights over the table."""
+        depth, mask, origin = batch[f"{view}.depth"], batch[f"{view}.mask"], batch[f"{view}.origin"].long()
+        if draws is not None and noise:
+            depth = corrupt_depth(depth, noise, draws)
+            if view == "window":  # an attempt begins with a mask of now and of the right thing, or not at all
+                late = batch.get("lagged.window.mask")
+                if late is not None:
+                    late = moved(late, batch["lagged.window.origin"].long() - origin)
+                mask = corrupt_tracking(mask, late, noise, draws)
+            mask = corrupt_edges(mask, noise, draws)
+        return look(self._camera, depth, mask, origin, points, draws), depth, mask, self._camera.heights(depth, origin)
+
+    def _crop(self, rgb: Tensor, depth: Tensor, mask: Tensor, heights: Tensor, draws: Draws | None) -> Tensor:
+        """(B, 6, h, w): colours, height over the anchor, whether depth is valid, mask."""
+        valid = depth > 0
+        height = torch.where(valid, (heights / _NEAR_M).clamp(-4, 4), 0.0)
+        return torch.cat([self._colours(rgb, draws), torch.stack([height, valid.float(), mask.float()], 1)], 1)
+
+    def _see_wrist(self, rgb: Tensor, depth: Tensor, noise: float, draws: Draws | None) -> Tensor:
+        """(B, 5, h, w): colours, depth, whether it is valid."""
+        if draws is not None and noise:
+            depth = corrupt_depth(depth, noise, draws)
+        valid = depth > 0
+        near = torch.where(valid, (depth / _WRIST_M).clamp(0, 3) - 1, 0.0)
+        return torch.cat([self._colours(rgb, draws), torch.stack([near, valid.float()], 1)], 1)
+
+    def _colours(self, rgb: Tensor, draws: Draws | None) -> Tensor:
+        picture = rgb.movedim(-1, 1).float() / 255
+        if draws is not None and any(self.config.jitter):
+            picture = jitter_colours(picture, self.config.jitter, draws)
+        return 2 * picture - 1
+
+    # -- what it becomes -------------------------------------------------------------------------------------------
+
+    def forward(self, prepared: Batch) -> Tensor:
+        """(B, tokens, width)."""
+        tokens = [
+            self.hand(prepared["hand"])[:, None],
+            self.now(prepared["now"])[:, None],
+            self.reference(prepared["reference"])[:, None],
+        ]
+        if self.points is not None:
+            tokens += [self.points(prepared["points.now"]), self.points(prepared["points.reference"])]
+        if self.crop is not None:
+            tokens.append(self.crop(prepared["crop"]))
+        if self.wrist is not None:
+            tokens.append(self.wrist(prepared["wrist"]))
+        return torch.cat(tokens, 1) + self.place
+
+
+NOWHERE = (0.4, 0.0, 0.05)
+"""Where an object that was never seen is taken to be (m, world): over the middle of the table. Its tokens say so."""
+
+
+def _hand(state: Tensor, palm: Tensor, anchor: Tensor) -> Tensor:
+    """(B, 19): palm from the anchor in world axes, its rotation, its height, the anchor in the palm frame, openings."""
+    position, rotation = palm[:, :3, 3], palm[:, :3, :3]
+    offset = position - anchor
+    return torch.cat(
+        [
+            offset / _FAR_M,
+            rotation_to_six(rotation),
+            position[:, 2:] / _FAR_M,
+            _turned(rotation, -offset) / _FAR_M,
+            2 * state[:, ARM_DOF:] - 1,
+        ],
+        1,
+    )
+
+
+def _target(target: Target, reference: Target, palm: Tensor, anchor: Tensor) -> Tensor:
+    """(B, 29): box and centre from the anchor, in the palm frame, and over the table; how long and which way it lies;
+    how much of it shows; where the anchor is. Zeros but for the last five where it is not seen."""
+    box = torch.stack([target.centre, target.low, target.high], 1)  # (B, 3, 3)
+    middle = (target.low + target.high) / 2
+    in_palm = torch.stack(
+        [_turned(palm[:, :3, :3], target.centre - palm[:, :3, 3]), _turned(palm[:, :3, :3], middle - palm[:, :3, 3])], 1
+    )
+    shown = torch.log1p(target.pixels.to(anchor))[:, None]
+    share = (target.pixels / reference.pixels.clamp_min(1)).clamp(0, 2).to(anchor)[:, None]
+    sizes = [
+        (box - anchor[:, None]).flatten(1) / _NEAR_M,
+        in_palm.flatten(1) / _FAR_M,
+        box[:, :, 2] / _NEAR_M,
+        _lying(target.covariance),
+        shown / 5,
+        share,
+    ]
+    seen = target.seen.to(anchor)[:, None]
+    room = (anchor - anchor.new_tensor(NOWHERE)) / _FAR_M
+    return torch.cat([torch.cat(sizes, 1) * seen, seen, room, anchor[:, 2:] / _NEAR_M], 1)
+
+
+def _lying(covariance: Tensor) -> Tensor:
+    """(B, 3) xx, xy, yy m2 -> (B, 4): deviation along the long and the short axis, and twice the long one's angle as a
+    vector that is as long as the object is slender (an angle would jump, and mean nothing for what is round)."""
+    xx, xy, yy = covariance.unbind(1)
+    mean, half = (xx + yy) / 2, (xx - yy) / 2
+    radius = torch.hypot(half, xy)
+    axes = torch.stack([mean + radius, mean - radius], 1).clamp_min(0).sqrt()
+    direction = torch.stack([half, xy], 1) / mean.clamp_min(1e-8)[:, None]
+    return torch.cat([axes / _NEAR_M, direction], 1)
+
+
+def _points(target: Target, palm: Tensor, anchor: Tensor) -> Tensor:
+    """(B, N, 6): points from the anchor in world axes, and in the palm frame. Zeros where the target is not seen."""
+    from_palm = (target.points - palm[:, None, :3, 3]) @ palm[:, :3, :3]
+    out = torch.cat([(target.points - anchor[:, None]) / _NEAR_M, from_palm / _FAR_M], -1)
+    return out * target.seen.to(out)[:, None, None]
+
+
+def _turned(rotation: Tensor, vector: Tensor) -> Tensor:
+    """(B, 3) in the world -> in the frame whose axes are the columns of rotation (B, 3, 3)."""
+    return (vector[:, None] @ rotation)[:, 0]
+
+
+def _perceptron(features: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+
+
+class _PointSet(nn.Module):
+    """One token of a set of points, whatever their order (PointNet, 1612.00593)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.each = nn.Sequential(nn.Linear(POINT_FEATURES, 64), nn.GELU(), nn.Linear(64, 128))
+        self.all = nn.Sequential(nn.Linear(128, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(B, N, 6) -> (B, 1, width)."""
+        return self.all(self.each(points).amax(1))[:, None]
+
+
+class _Picture(nn.Module):
+    """A few tokens of a small picture: four strided convolutions, a token for each place that is left."""
+
+    def __init__(self, channels: int, size: tuple[int, int], width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, 32, 6, 4, 1), nn.GroupNorm(4, 32), nn.GELU()]
+        for before, after in ((32, 64), (64, 96), (96, 128)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        with torch.no_grad():
+            rows, columns = self.layers(torch.zeros(1, channels, *size)).shape[2:]
+        self.tokens = rows * columns
+        self.out = nn.Sequential(nn.Linear(128, width), nn.LayerNorm(width))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, tokens, width)."""
+        return self.out(self.layers(picture).flatten(2).transpose(1, 2))
