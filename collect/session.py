@@ -79,6 +79,7 @@ class SessionConfig:
     rate_hz: float = 20.0
     automatic: bool = True  # start at once, stop when the operator is done; False: the operator's events decide
     keep_failures: bool = False  # automatic only: keep episodes that did not succeed, labelled as such
+    clean: bool = False  # automatic only: keep only episodes that the verdict has no complaint about
     max_duration_s: float = 60.0
     not_finite_limit_s: float = 0.5  # commands that are not finite for this long end the episode
 
@@ -195,7 +196,9 @@ class EpisodeSession:
             elif self.phase is Phase.RECORDING and answer.done:
                 events.append(Event.STOP)
             elif self.phase is Phase.REVIEW:
-                keep = self._config.keep_failures or episode.info.success is not False
+                good = episode.info.success is not False
+                good &= not (self._config.clean and episode.verdict.complaints)
+                keep = self._config.keep_failures or good
                 events.append(Event.KEEP if keep else Event.DISCARD)
         elif self.phase is Phase.RECORDING and answer.done:
             events.append(Event.STOP)

@@ -96,10 +96,8 @@ class Studio:
         self._tell = tell
         self._view = view
         self._safety = SafetyConfig()
-        self._script: ScriptConfig | None = None
-        if config.operator == "script":
-            wanted = task(config.task)
-            self._script = ScriptConfig(rate_hz=config.rate_hz, place=wanted.place, pace=wanted.pace)
+        settings = task(config.task).script
+        self._script = ScriptConfig(rate_hz=config.rate_hz, **settings) if config.operator == "script" else None
         self._world: TwinWorld | None = None
         self._operator: Operator | None = None
 
@@ -116,7 +114,7 @@ class Studio:
         session = EpisodeSession(
             robot,
             operator,
-            SessionConfig(config.control_rate_hz, not people, config.keep_failures),
+            SessionConfig(config.control_rate_hz, not people, config.keep_failures, task(config.task).clean),
             lambda: success.achieved,
             self._tell if config.operator != "script" else lambda line: None,
         )

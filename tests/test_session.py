@@ -118,6 +118,20 @@ def test_automatic_failure_is_discarded_unless_failures_are_kept() -> None:
         assert outcome.info.success is False
 
 
+def test_where_clean_episodes_are_wanted_one_that_safety_changed_is_discarded() -> None:
+    class Clamped(FakeRobot):
+        def send(self, command: Command) -> Applied:
+            return Applied(command, self.clock.now_ns(), Safety.TABLE, "too low")
+
+    for robot, clean, expected in (
+        (Clamped(), True, Phase.DISCARDED),
+        (Clamped(), False, Phase.KEPT),
+        (FakeRobot(), True, Phase.KEPT),
+    ):
+        session = EpisodeSession(robot, Scripted([()] * 20), SessionConfig(clean=clean))
+        assert session.run(FakeRecorder(), EpisodeInfo(task="test")).phase is expected
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...hardware.clock import NS
 from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
 from ...hardware.errors import BadInput
+from ...hardware.geometry import pose_error
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
 from ..expert.attempt import Manner, Posture, Targets, attempt, follow
@@ -49,6 +50,9 @@ class ScriptConfig:
     miss_m: tuple[float, float] = (0.035, 0.06)
     retries: int = 3
     spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
+    # Score per rad that the hand would turn from its start attitude. Like people, the script takes what can be taken
+    # either way always the same way: demonstrations that agree are easier to learn from.
+    habit: float = 0.0
     rehearsals: int = 14  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
     takes: int = 2  # a grasp must work this often in a row in the copy, each time with other noise
     hold_s: float = 1.5
@@ -255,7 +259,10 @@ class ScriptOperator:
         obstacles = np.concatenate([target.points, others])[::2]
         turn_rad = self._rng.uniform(0, 2 * np.pi)
         grasps = self._planner.propose(target, others, self._reach.roughly, turn_rad)
-        order = np.argsort([-grasp.score + self._config.spread * self._rng.normal() for grasp in grasps])
+        start = self._reach.palm(np.array(START_ARM_Q))
+        turns = [pose_error(start, grasp.world_T_palm)[1] for grasp in grasps]
+        scores = [grasp.score - self._config.habit * turn for grasp, turn in zip(grasps, turns, strict=True)]
+        order = np.argsort([-score + self._config.spread * self._rng.normal() for score in scores])
         tried: list[ReachPlan] = []
         for index in order:
             plan = self._reach.plan(grasps[index], self._posture.q, obstacles)

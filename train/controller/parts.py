@@ -15,7 +15,7 @@ Batch = dict[str, Tensor]
 - ``state`` (B, 13) float32: 7 arm joints rad, 6 openings
 - for every view of the encoder its parts (:class:`..views.View`), e.g. ``window.depth`` (B, h, w); the same under
   ``reference.`` at the reference row: the moment at which the attempt began
-- training only: ``action`` (B, H, 13) absolute commands, from the row on; ``action_is_pad`` (B, H) bool: past the end of
+- training only: ``action`` (B, H, 13) absolute commands from the row on; ``action_is_pad`` (B, H) bool: past the end of
   the episode; ``action_mask`` (B, 13) bool: numbers that this source really has; ``lagged.window.mask`` and
   ``lagged.window.origin``: of a few rows earlier, for encoders that train with late masks
 """
