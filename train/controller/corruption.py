@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
 from .draws import Draws
 
@@ -51,13 +51,12 @@ def corrupt_edges(mask: Tensor, noise: float, draws: Draws) -> Tensor:
         return mask
     pick, kind, holed = draws.uniform(), draws.integers(4), draws.uniform()
     kind = torch.where(pick < min(1.0, EDGE_CHANCE * noise), kind, 4).to(mask.device)
-    solid = mask[:, None].float()
     out = mask
-    for sign, first in ((1.0, 0), (-1.0, 2)):  # to dilate what is not the target erodes the target
-        grown = sign * solid
+    for base, first in ((mask, 0), (~mask, 2)):  # what grows beside the target erodes it
+        grown = base
         for which in (first, first + 1):
-            grown = max_pool2d(grown, 3, 1, 1)
-            out = torch.where((kind == which)[:, None, None], (sign * grown)[:, 0] > 0.5, out)
+            grown = _grown(grown)
+            out = torch.where((kind == which)[:, None, None], grown ^ (first > 0), out)
     holes = _blobs(mask, HOLE_SHARE, draws) & (holed < HOLE_CHANCE * noise).to(mask.device)[:, None, None]
     out = out & ~holes
     left = out.flatten(1).any(1)
@@ -104,6 +103,17 @@ def corrupt_depth(depth: Tensor, noise: float, draws: Draws) -> Tensor:
     holed = (draws.uniform() < HOLE_CHANCE * noise).to(depth.device)
     holes = _blobs(depth, HOLE_SHARE, draws) & holed[:, None, None]
     return torch.where((depth > 0) & ~holes, (depth + noise * error * depth**2).clamp_min(1e-3), 0.0)
+
+
+def _grown(mask: Tensor) -> Tensor:
+    """(B, H, W) bool, true in the 3 x 3 pixels around what was true."""
+    wide = mask.clone()
+    wide[:, :, 1:] |= mask[:, :, :-1]
+    wide[:, :, :-1] |= mask[:, :, 1:]
+    tall = wide.clone()
+    tall[:, 1:] |= wide[:, :-1]
+    tall[:, :-1] |= wide[:, 1:]
+    return tall
 
 
 def _blobs(like: Tensor, share: float, draws: Draws) -> Tensor:
