@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,11 @@ class DatasetReader:
 
         ``rows`` chooses rows in rising order; all of them when not given.
         """
+        found = list(self.stream(index, key, rows))
+        return np.stack(found) if found else np.zeros((0, 0, 0, 3), np.uint8)
+
+    def stream(self, index: int, key: str, rows: Sequence[int] | None = None) -> Iterator[NDArray[np.generic]]:
+        """As :meth:`frames`, one after another, so that no more than one need be in memory."""
         meta = self.meta(index)
         if key not in meta.videos:
             raise BadInput(f"there is no video {key!r}: the data set has {', '.join(meta.videos)}.")
@@ -208,10 +213,10 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise DatasetError(f"{path} cannot be read ({error}): run `dataset repair`.") from error
 
 
-def read_frames(path: Path, numbers: Sequence[int], rate_hz: int, depth: bool) -> NDArray[np.generic]:
+def read_frames(path: Path, numbers: Sequence[int], rate_hz: int, depth: bool) -> Iterator[NDArray[np.generic]]:
     """Frames by their number in a file, rising. Raises DatasetError where one is missing or does not decode."""
     wanted = list(numbers)
-    found: list[NDArray[np.generic]] = []
+    found = 0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -220,13 +225,13 @@ def read_frames(path: Path, numbers: Sequence[int], rate_hz: int, depth: bool) -
             if wanted and wanted[0] > 0:
                 container.seek(int(wanted[0] / rate_hz / time_base), stream=stream, backward=True)
             for frame in container.decode(stream):
-                if len(found) == len(wanted):
-                    break
                 number = round(float((frame.pts or 0) * time_base) * rate_hz)
-                while len(found) < len(wanted) and wanted[len(found)] == number:
-                    found.append(frame.to_ndarray(format="gray12le" if depth else "rgb24"))
+                while found < len(wanted) and wanted[found] == number:
+                    found += 1
+                    yield frame.to_ndarray(format="gray12le" if depth else "rgb24")
+                if found == len(wanted):
+                    break
     except (av.FFmpegError, AttributeError, IndexError, OSError, ValueError) as error:
         raise DatasetError(f"{path} is not a readable video ({error}): run `dataset repair`.") from error
-    if len(found) != len(wanted):
-        raise DatasetError(f"{path} lacks frame {wanted[len(found)]}: run `dataset check`.")
-    return np.stack(found) if found else np.zeros((0, 0, 0, 3), np.uint8)
+    if found != len(wanted):
+        raise DatasetError(f"{path} lacks frame {wanted[found]}: run `dataset check`.")

@@ -377,6 +377,7 @@ def _statistics(columns: dict[str, Column], videos: dict[str, tuple[Path, float]
     for key, (path, start_s) in videos.items():
         unit_m = schema.video_size(key)[2]
         first = round(start_s * schema.rate_hz)
-        frames = read_frames(path, [first + row for row in st.sample_rows(rows)], schema.rate_hz, bool(unit_m))
+        numbers = [first + row for row in st.sample_rows(rows)]
+        frames = np.stack(list(read_frames(path, numbers, schema.rate_hz, bool(unit_m))))
         out[key] = st.image_stats(frames if frames.ndim == 4 else frames[..., None], unit_m * 1e3 or 1 / 255)
     return out

@@ -13,8 +13,6 @@ from ...datasets.schema import STATE, CameraSchema
 from ...hardware.errors import BadInput
 from ..views import Observation, View
 
-BLOCK = 32  # frames decoded at once: sequential decoding, and a bounded amount of memory
-
 
 def observations(reader: DatasetReader, episode: int, views: Iterable[View]) -> Iterator[Observation]:
     """The episode's moments in order, with no more decoded than ``views`` show.
@@ -35,16 +33,12 @@ def observations(reader: DatasetReader, episode: int, views: Iterable[View]) -> 
         for name, camera in cameras.items()
         if name not in colour
     }
-    for start in range(0, meta.rows, BLOCK):
-        rows = range(start, min(start + BLOCK, meta.rows))
-        rgb = {name: reader.frames(episode, cameras[name].key, rows) for name in colour}
-        metres = {
-            name: to_metres(reader.frames(episode, cameras[name].depth_key, rows), cameras[name]) for name in depth
-        }
-        for i, row in enumerate(rows):
-            pictures: dict[str, Any] = black | {name: frames[i] for name, frames in rgb.items()}
-            mask = empty if masks is None else masks[row]
-            yield Observation(states[row], pictures, {name: frames[i] for name, frames in metres.items()}, mask)
+    rgb = {name: reader.stream(episode, cameras[name].key) for name in colour}
+    counts = {name: reader.stream(episode, cameras[name].depth_key) for name in depth}
+    for row in range(meta.rows):
+        pictures: dict[str, Any] = black | {name: next(frames) for name, frames in rgb.items()}
+        metres = {name: to_metres(next(frames), cameras[name]) for name, frames in counts.items()}
+        yield Observation(states[row], pictures, metres, empty if masks is None else masks[row])
 
 
 def camera_of(reader: DatasetReader, view: View) -> CameraSchema:
@@ -73,7 +67,7 @@ def needs_masks(views: Iterable[View]) -> bool:
 
 def to_metres(counts: NDArray[np.generic], camera: CameraSchema) -> NDArray[np.float32]:
     """Depth counts of a camera -> metres, 0 stays 0 = invalid. ``depth_counts`` of datasets/video.py is the inverse."""
-    return counts.astype(np.float32) * np.float32(camera.depth_unit_m)
+    return np.multiply(counts, np.float32(camera.depth_unit_m), dtype=np.float32)
 
 
 def identity(reader: DatasetReader, meta: EpisodeMeta, views: Iterable[View]) -> dict[str, Any]:

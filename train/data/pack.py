@@ -73,7 +73,7 @@ class _Part:
         if self.dtype == "bool":
             count = int(np.prod(self.shape))
             return np.unpackbits(rows, axis=1, count=count).view(bool).reshape(-1, *self.shape)
-        return rows.astype(np.float32) * np.float32(self.unit_m) if self.unit_m else rows
+        return np.multiply(rows, np.float32(self.unit_m), dtype=np.float32) if self.unit_m else rows
 
 
 class Pack:
