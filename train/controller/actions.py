@@ -24,17 +24,23 @@ class Normalizer(nn.Module):
     """y = x * scale + offset, for each number by itself. Before :meth:`fit` it changes nothing.
 
     ``limits`` maps the smallest and largest value seen to -1 and 1 (as the published controller); ``gaussian`` the
-    mean to 0 and the standard deviation to 1.
+    mean to 0 and the standard deviation to 1. ``low``, ``high``, ``mean`` and ``deviation`` are those of what was seen.
     """
 
     scale: Tensor
     offset: Tensor
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, dim: int, kind: Literal["limits", "gaussian"]) -> None:
         super().__init__()
         self.kind = kind
         self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("offset", torch.zeros(dim))
+        for name, value in (("low", -1.0), ("high", 1.0), ("mean", 0.0), ("deviation", 1.0)):
+            self.register_buffer(name, torch.full((dim,), value))
 
     def fit(self, values: Tensor) -> None:
         """Learn from (N, dim). Raises BadInput where there are none, or they are not finite."""
@@ -43,17 +49,20 @@ class Normalizer(nn.Module):
         values = values.double()
         if not torch.isfinite(values).all():
             raise BadInput("got values that are not finite to learn a normaliser from: run `dataset check`.")
+        low, high, mean = values.min(0).values, values.max(0).values, values.mean(0)
+        deviation = values.std(0, correction=0)
         if self.kind == "limits":
-            low, high = values.min(0).values, values.max(0).values
             spread, middle = (high - low) / 2, (high + low) / 2
             constant = spread * 2 < _LEAST_SPREAD
             middle = torch.where(constant, low, middle)
         else:
-            spread, middle = values.std(0, correction=0), values.mean(0)
+            spread, middle = deviation, mean
             constant = spread < _LEAST_SPREAD
         scale = torch.where(constant, torch.ones_like(spread), 1 / spread.clamp_min(_LEAST_SPREAD / 2))
         self.scale.copy_(scale)
         self.offset.copy_(-middle * scale)
+        for name, value in (("low", low), ("high", high), ("mean", mean), ("deviation", deviation)):
+            getattr(self, name).copy_(value)
 
     def normalize(self, values: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""

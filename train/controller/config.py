@@ -86,19 +86,27 @@ class PaperEncoderConfig:
     kind: Literal["paper"] = "paper"
     head_model: str = "vit_base_patch14_dinov2.lvd142m"
     """timm name of the head view's frozen ViT (Hub: timm/<name>)."""
+    head_dim: int = 768
+    """Width of the head view's ViT, and of the mask's."""
     wrist_model: str = "vit_large_patch14_dinov2.lvd142m"
+    wrist_dim: int = 1024
     side: int = 518
     """Pictures are squashed to side x side; a multiple of the patch."""
     patch: int = 14
     mask_layers: int = 4
     mask_heads: int = 8
+    state_hidden: int = 256
     dropout: float = 0.1
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
     """Brightness, contrast, saturation, hue; drawn for each picture."""
+    noise: float = 1.0
+    """Strength of what training does to masks; 1 = as a real tracker, 0 = as recorded."""
     normalize_state: bool = True
     """False: as the published controller, which fits a state normaliser and does not apply it."""
 
     def __post_init__(self) -> None:
+        if self.head_dim % self.mask_heads:
+            raise BadInput(f"the mask's width {self.head_dim} does not divide into {self.mask_heads} heads.")
         if self.side % self.patch:
             raise BadInput(f"pictures of {self.side} pixels do not divide into patches of {self.patch}.")
 

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...hardware.errors import BadInput
-
 
 class _Swap(nn.Module):
     """(B, C, P) -> (B, P, C)."""
@@ -77,8 +75,6 @@ class MaskTransformer(nn.Module):
 
     def __init__(self, width: int, layers: int = 4, heads: int = 8, patch: int = 14, unique: bool = True) -> None:
         super().__init__()
-        if width % heads:
-            raise BadInput(f"the mask's width {width} does not divide into {heads} heads: choose another head ViT.")
         self.unique = unique
         self._patch = patch
         self.patch_embed: Any = nn.Sequential(

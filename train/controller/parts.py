@@ -41,6 +41,10 @@ class Encoder(Protocol):
         """Which tokens come from where, e.g. {"head": slice(0, 1369)}: for attention maps."""
         ...
 
+    def fit(self, states: Tensor) -> None:
+        """Learn what has to be learnt beforehand from (N, 13) states of the training episodes."""
+        ...
+
     def prepare(self, batch: Batch, draws: Draws | None) -> Batch:
         """Raw batch -> what :meth:`forward` and the action space read, without gradients: float pictures, geometry,
         ``anchor`` (B, 3) where the encoder knows the object's position (m, world). ``draws``: training, corrupt masks,

@@ -53,14 +53,16 @@ class Controller(nn.Module):
     # -- learning --------------------------------------------------------------------------------------------------
 
     def fit(self, batches: Callable[[], Any]) -> None:
-        """Learn normaliser and basis. ``batches()`` iterates training batches anew each time it is called."""
+        """Learn normalisers and basis. ``batches()`` iterates training batches anew each time it is called."""
         with torch.no_grad():
-            raws, chunks = [], []
+            raws, chunks, states = [], [], []
             for batch in batches():
                 context = self.encoder.prepare(batch, None)
                 raw = self.space.raw(batch["action"], context)
                 raws.append(raw[~batch["action_is_pad"]])
                 chunks.append(raw)
+                states.append(batch["state"])
+            self.encoder.fit(torch.cat(states))
             self.space.fit(torch.cat(raws))
             self.basis.fit(self.space.normalize(torch.cat(chunks)))
 
@@ -141,7 +143,7 @@ class Committed(nn.Module):
         """chunk (B, >= delay, D), delay (B,) -> token (B, 1, width), there (B,) bool."""
         steps = torch.arange(self.delay_max, device=delay.device)
         there = (steps[None] < delay[:, None]).float()[..., None]  # (B, delay_max, 1)
-        weight = self.embed[0].weight
+        weight: Any = self.embed[0].weight
         dim = weight.shape[1] // self.delay_max - 1
         known = torch.zeros(len(delay), self.delay_max, dim, device=delay.device, dtype=weight.dtype)
         if chunk is not None:

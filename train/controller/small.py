@@ -58,6 +58,9 @@ class SmallEncoder(nn.Module):
     def reference_views(self) -> tuple[View, ...]:
         return (self._window,)
 
+    def fit(self, states: Tensor) -> None:
+        """Nothing to learn: features have fixed scales."""
+
     # -- what is seen ----------------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch, draws: Draws | None) -> Batch:
