@@ -125,7 +125,7 @@ class PlainController(nn.Module):
         super().__init__()
         config = controller.config
         ours, network = controller.encoder, config.network
-        head_dim = ours.dino_head.embed_dim
+        head_dim = config.encoder.head_dim
         layer = nn.TransformerEncoderLayer(
             head_dim, config.encoder.mask_heads, 4 * head_dim, 0.0, nn.GELU(), batch_first=True, norm_first=True
         )
@@ -141,13 +141,13 @@ class PlainController(nn.Module):
         self.wrist_net = fusion(ours.wrist_net)
         self.state_net = fusion(ours.state_net)
         self.model = PlainTransformer(
-            network, controller.basis.tokens, controller.basis.dim, ours.tokens, config.encoder.dropout
+            network, controller.basis.tokens, controller.basis.dim, ours.tokens, network.dropout
         )
         shared = {f"model.{name}": value for name, value in controller.model.state_dict(keep_vars=True).items()}
         shared |= {name: value for name, value in ours.state_dict(keep_vars=True).items() if name in self.state_dict()}
         self.load_state_dict(shared, assign=True)
-        self.dino_head, self.dino_wrist = ours.dino_head, ours.dino_wrist
-        self._space, self._context = [controller.space], [controller]  # in lists: theirs, not parts of this module
+        # In lists: no parts of this module.
+        self._vits, self._space = [ours.frozen.dino_head, ours.frozen.dino_wrist], [controller.space]
         self._objective = config.objective
 
     def observe(self, batch: Batch) -> Tensor:
@@ -157,8 +157,8 @@ class PlainController(nn.Module):
             self.mask_process_net["patch_embed"]["0"](mask).flatten(2).transpose(1, 2)
         )
         mask_tokens = self.mask_process_net["transformer"](patches)
-        head = self.head_net(torch.cat([self._frozen(self.dino_head, batch["head.rgb"]), mask_tokens], -1))
-        wrist = self.wrist_net(self._frozen(self.dino_wrist, batch["wrist.rgb"]))
+        head = self.head_net(torch.cat([self._frozen(self._vits[0], batch["head.rgb"]), mask_tokens], -1))
+        wrist = self.wrist_net(self._frozen(self._vits[1], batch["wrist.rgb"]))
         return torch.cat([head, wrist, self.state_net(batch["state"])[:, None]], 1)
 
     @torch.no_grad()

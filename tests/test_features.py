@@ -20,7 +20,7 @@ from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.errors import BadInput, DatasetError, StorageError
 from dexloop.train.controller.draws import Draws
 from dexloop.train.features import cache_features
-from dexloop.train.views import View
+from dexloop.train.views import Observation, View, render
 from safetensors import safe_open
 from torch import nn
 
@@ -36,6 +36,10 @@ class EncoderConfig:
 
 class Encoder(nn.Module):
     """Two frozen linear maps of the pictures' 4 quarters; counts the rows that it was asked for."""
+
+    @property
+    def frozen(self) -> Encoder:
+        return self
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -186,7 +190,27 @@ def test_what_cannot_be(reader: DatasetReader) -> None:
     with pytest.raises(BadInput, match="float16"):
         build(wild, reader, copies=1)
     assert len(shards()) == 1
-    bare = Encoder()
-    bare.dino_head = bare.dino_wrist = nn.Identity()
-    with pytest.raises(BadInput, match="no frozen weights"):
-        build(bare, reader)
+
+
+def test_the_real_encoder_reads_its_own_features(reader: DatasetReader) -> None:
+    from dexloop.train.controller.config import PaperEncoderConfig
+    from dexloop.train.controller.dino import FrozenVits
+    from dexloop.train.controller.paper import PaperEncoder
+
+    config = PaperEncoderConfig(side=SIDE, head_dim=64, wrist_dim=128, mask_layers=1)
+    encoder = PaperEncoder(config, 32)
+    torch.manual_seed(0)
+    encoder.use_frozen(FrozenVits.random(config, depth=1))
+    cache = cache_features(encoder, reader, 2, progress=False)
+    view = encoder.views[0]
+    frame = reader.frames(0, "observation.images.head", [3])[0]
+    seen = render(view, Observation(np.zeros(13), {"head": frame}, {}, np.zeros(frame.shape[:2], bool)))
+    expected = encoder.frozen.features("head", torch.from_numpy(seen["head.rgb"])[None], None).numpy()
+    found = cache.read(0, [3], 0)["head.features"]
+    np.testing.assert_allclose(found, expected, atol=1e-2, rtol=1e-3)
+    assert np.abs(cache.read(0, [3], 1)["head.features"] - expected).max() > 0.05
+    encoder.use_frozen(FrozenVits.random(config, depth=1))  # of other weights: cached features do not need them
+    batch = {name: torch.from_numpy(array) for name, array in cache.read(0, [3], 0).items()}
+    batch |= {"head.mask": torch.zeros(1, SIDE, SIDE, dtype=torch.bool), "state": torch.zeros(1, 13)}
+    prepared = encoder.prepare(batch, None)
+    np.testing.assert_allclose(prepared["head.features"].numpy(), expected, atol=1e-2, rtol=1e-3)

@@ -30,17 +30,13 @@ from .data.shards import alone, check_rows, check_space, digest, open_shard, row
 from .views import View, render
 
 VERSION = 1
-FROZEN = "dino_"  # parameters of the frozen encoders start with this
 Shard = tuple[int, int]  # episode, copy
 
 
-class FrozenEncoder(Protocol):
-    """What is needed of an encoder with frozen parts (``controller.paper.PaperEncoder``). A ``torch.nn.Module``."""
+class Frozen(Protocol):
+    """The frozen part of an encoder (``controller.dino.FrozenVits``). A ``torch.nn.Module``."""
 
-    config: Any  # a dataclass, with ``side`` and ``jitter``
-
-    @property
-    def views(self) -> tuple[View, ...]: ...
+    config: Any  # has ``jitter``
 
     @property
     def feature_shapes(self) -> dict[str, tuple[int, int]]:
@@ -52,6 +48,17 @@ class FrozenEncoder(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+
+class FrozenEncoder(Protocol):
+    """An encoder that has a frozen part (``controller.paper.PaperEncoder``)."""
+
+    @property
+    def views(self) -> tuple[View, ...]: ...
+
+    @property
+    def frozen(self) -> Any:  # a Frozen; may load its weights now
+        ...
 
 
 class FeatureCache:
@@ -103,11 +110,12 @@ def cache_features(
     """
     if copies < 1:
         raise BadInput(f"got {copies} copies of the features, expected 1 or more.")
-    shapes = encoder.feature_shapes
+    frozen: Frozen = encoder.frozen
+    shapes = frozen.feature_shapes
     wanted = [view for view in encoder.views if f"{view.name}.features" in shapes]
     views = tuple(replace(view, mask=False, depth=False) for view in wanted)
     rows = {index: reader.meta(index).rows for index in (range(len(reader)) if episodes is None else episodes)}
-    folder, about = _contents(encoder, reader, views, rows, copies, {"half": half, "rows_at_once": rows_at_once})
+    folder, about = _contents(frozen, reader, views, rows, copies, {"half": half, "rows_at_once": rows_at_once})
     shards = {shard: (folder / f"{digest(what)}.safetensors", rows[shard[0]]) for shard, what in about.items()}
     if any(not path.exists() for path, _ in shards.values()):
         with alone(folder):  # where another process was building the same, nothing is missing any more
@@ -116,13 +124,13 @@ def cache_features(
             for shard, advance in _bar(missing, rows, progress):
                 path, count = shards[shard]
                 seed = int(digest(about[shard]["episode"])[:8], 16)
-                blocks = _blocks(encoder, reader, views, shard, seed, rows_at_once, half, advance)
+                blocks = _blocks(frozen, reader, views, shard, seed, rows_at_once, half, advance)
                 write_shard(path, count, _spec(shapes), about[shard], blocks)
     return FeatureCache(shapes, copies, shards)
 
 
 def _contents(
-    encoder: FrozenEncoder,
+    frozen: Frozen,
     reader: DatasetReader,
     views: tuple[View, ...],
     episodes: Iterable[int],
@@ -132,8 +140,8 @@ def _contents(
     """The cache's folder, and for each shard everything that its content follows from."""
     look = {
         "version": VERSION,
-        "weights": weights_digest(encoder),
-        "shapes": encoder.feature_shapes,
+        "weights": weights_digest(frozen),
+        "shapes": frozen.feature_shapes,
         "views": [[asdict(view), asdict(camera_of(reader, view))] for view in views],
         **how,
     }
@@ -141,18 +149,15 @@ def _contents(
     for index in episodes:
         episode = {**look, "episode": identity(reader, reader.meta(index), views)}
         for copy in range(copies):
-            about[index, copy] = {**episode, "copy": copy, "jitter": list(encoder.config.jitter) if copy else None}
+            about[index, copy] = {**episode, "copy": copy, "jitter": list(frozen.config.jitter) if copy else None}
     return home() / "cache" / "features" / digest(look), about
 
 
-def weights_digest(encoder: FrozenEncoder) -> str:
-    """Name of the frozen weights. Raises BadInput where the encoder has none loaded."""
-    state = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith(FROZEN)}
-    if not any(tensor.ndim for tensor in state.values()):
-        raise BadInput("the encoder has no frozen weights to compute features with: load them first.")
+def weights_digest(frozen: Frozen) -> str:
+    """Name of the frozen weights: the same for the same numbers."""
     hashed = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+    for name, tensor in sorted(frozen.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hashed.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()[:24]
@@ -170,7 +175,7 @@ def _announce(folder: Path, rows: int, shapes: Mapping[str, tuple[int, int]], sh
 
 
 def _blocks(
-    encoder: FrozenEncoder,
+    frozen: Frozen,
     reader: DatasetReader,
     views: tuple[View, ...],
     shard: Shard,
@@ -181,7 +186,7 @@ def _blocks(
 ) -> Iterator[dict[str, NDArray[np.float16]]]:
     """Features of an episode, block by block of rows."""
     episode, copy = shard
-    device = next(tensor.device for name, tensor in encoder.state_dict().items() if name.startswith(FROZEN))
+    device = next(iter(frozen.state_dict().values())).device
     waiting: list[dict[str, NDArray[Any]]] = []
     moments = observations(reader, episode, views)
     count = reader.meta(episode).rows
@@ -194,7 +199,7 @@ def _blocks(
         for view in views:
             pictures = torch.from_numpy(np.stack([pictures[view.name] for pictures in waiting])).to(device)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-                answer = encoder.features(view.name, pictures, draws)
+                answer = frozen.features(view.name, pictures, draws)
             block[f"{view.name}.features"] = answer.to(torch.float16).cpu().numpy()
             if not np.isfinite(block[f"{view.name}.features"]).all():
                 raise BadInput(
