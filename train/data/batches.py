@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -65,11 +66,7 @@ class Batches:
     def close(self) -> None:
         """End the thread; what it made ahead is forgotten."""
         self._ended.set()
-        while self._thread.is_alive():
-            with self._ready.mutex:
-                self._ready.queue.clear()
-                self._ready.not_full.notify_all()
-            self._thread.join(0.01)
+        self._thread.join()
 
     def __enter__(self) -> Batches:
         return self
@@ -91,7 +88,13 @@ class Batches:
             while not self._ended.is_set():
                 draws = Draws(self._seed, step, self._size, self._share)
                 batch = self._chunks.batch(self.positions(step)[self._share], draws)
-                self._ready.put((step, batch, draws))
+                self._put((step, batch, draws))
                 step += 1
         except BaseException as error:  # raised where the batch is asked for
-            self._ready.put(error)
+            self._put(error)
+
+    def _put(self, item: Any) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(item, timeout=0.05)  # looks up now and then whether it should end
+                return
