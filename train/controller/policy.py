@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...hardware.errors import BadInput
 from ..views import Observation, follow
 from .actions import action_space, chunk_basis
-from .config import ControllerConfig
+from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
 from .objective import objective
@@ -112,6 +112,14 @@ class Controller(nn.Module):
             commands = torch.cat([committed.to(commands), commands[:, delay:]], 1)
         return commands
 
+    def halve(self) -> None:
+        """Encoder and transformer in bfloat16 from now on; action space, basis and the chunk under way stay float32.
+        Raises BadInput for the small encoder: its geometry needs float32, and it is quick without."""
+        if isinstance(self.config.encoder, SmallEncoderConfig):
+            raise BadInput(f"the {self.config.preset} preset has no bfloat16: leave it at float32.")
+        self.encoder.to(torch.bfloat16)
+        self.model.to(torch.bfloat16)
+
     def noise(self, generator: torch.Generator, rows: int = 1) -> Tensor:
         """(rows, T, E) standard normal, the start of a sampling."""
         return torch.randn(rows, self.basis.tokens, self.basis.dim, generator=generator)
@@ -124,7 +132,7 @@ class Controller(nn.Module):
             return self.model.observe(tokens)
         extra, there = self.committed(chunk, delay)
         present = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return self.model.observe(torch.cat([tokens, extra], 1), torch.cat([present, there[:, None]], 1))
+        return self.model.observe(torch.cat([tokens, extra.to(tokens)], 1), torch.cat([present, there[:, None]], 1))
 
 
 class Committed(nn.Module):
@@ -155,8 +163,21 @@ class Committed(nn.Module):
 class ControllerPolicy:
     """A controller ready to act on live observations, one attempt after another."""
 
-    def __init__(self, controller: Controller, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        seed: int = 0,
+        device: str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
+        compiled: bool = False,
+    ) -> None:
+        """``precision``: bfloat16 halves memory and time of the paper presets and moves commands a little (decision
+        84). ``compiled``: see :meth:`.transformer.ActionTransformer.compile_steps`."""
         self.controller = controller.eval().to(device)
+        if precision == "bfloat16":
+            self.controller.halve()
+        if compiled:
+            self.controller.model.compile_steps()
         self.config = controller.config
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
