@@ -6,6 +6,7 @@ checkpoint's ``obs_encoder``. Its pictures are BGR and swapped inside the encode
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -73,6 +74,14 @@ class PaperEncoder(nn.Module):
     def use_frozen(self, vits: FrozenVits) -> None:
         """Take these ViTs instead of loading them."""
         self._frozen[:] = [vits]
+
+    def halve(self) -> None:
+        """Compute in bfloat16 from now on, with frozen ViTs of its own: copies of this encoder share theirs."""
+        vits = self.frozen
+        own = FrozenVits(self.config, copy.deepcopy(vits.dino_head), copy.deepcopy(vits.dino_wrist))
+        self.to(torch.bfloat16)
+        self.state_normalizer.float()  # joint angles of 3 rad would be off by half a degree
+        self.use_frozen(own.to(torch.bfloat16))
 
     def fit(self, states: Tensor) -> None:
         """Learn the normaliser from (N, 13) states of the training episodes."""

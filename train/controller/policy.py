@@ -117,7 +117,7 @@ class Controller(nn.Module):
         Raises BadInput for the small encoder: its geometry needs float32, and it is quick without."""
         if isinstance(self.config.encoder, SmallEncoderConfig):
             raise BadInput(f"the {self.config.preset} preset has no bfloat16: leave it at float32.")
-        self.encoder.to(torch.bfloat16)
+        self.encoder.halve()
         self.model.to(torch.bfloat16)
 
     def noise(self, generator: torch.Generator, rows: int = 1) -> Tensor:
