@@ -1,22 +1,15 @@
 """The views of every recorded row, decoded once and memory-mapped from then on.
 
-One file per episode and choice of views, in the layout of safetensors, under ``cache/packs/<views>/<episode>`` of
-:func:`~...datasets.home.home`. Its name is a hash of what its content follows from (views, checksums of the recorded
-files), so it is never out of date: a data set that grew or changed gets the files that are missing, and merged sets
-share theirs. A file is written beside and renamed when it is whole. See ``docs/decisions/85-packed-views.md``.
+One shard per episode and choice of views, under ``cache/packs/<views>/<episode>`` of :func:`~...datasets.home.home`.
+Both names are hashes of what the content follows from (views, cameras, checksums of the recorded files), so a shard is
+never out of date: a data set that grew or changed gets those that are missing, and merged sets share theirs. See
+``docs/decisions/85-packed-views.md``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import json
-import mmap
 import os
-import shutil
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,17 +21,14 @@ from numpy.typing import NDArray
 from ...datasets.home import home
 from ...datasets.reader import DatasetReader
 from ...datasets.schema import CameraSchema
-from ...datasets.transaction import sync
 from ...datasets.video import depth_counts
-from ...hardware.errors import DatasetError, StorageError
 from ..views import Arrays, View, follow
 from .moments import camera_of, identity, observations
+from .shards import alone, check_rows, check_space, digest, open_shard, row_bytes, write_shard
 
 Rows = NDArray[np.int64]
 
-VERSION = 1
-_HEADER = 4096  # bytes before the arrays: length, JSON, spaces
-_KINDS = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32}
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,16 +41,11 @@ class _Part:
     unit_m: float = 0.0  # depth only
 
     @property
-    def kind(self) -> str:
-        return {"float32": "U16", "int32": "I32"}.get(self.dtype, "U8")
-
-    @property
-    def stored(self) -> tuple[int, ...]:
-        return (-(-self.shape[0] * self.shape[1] // 8),) if self.dtype == "bool" else self.shape
-
-    @property
-    def row_bytes(self) -> int:
-        return int(np.prod(self.stored)) * np.dtype(_KINDS[self.kind]).itemsize
+    def stored(self) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype of a row on the disk."""
+        if self.dtype == "bool":
+            return (-(-self.shape[0] * self.shape[1] // 8),), "uint8"
+        return self.shape, "uint16" if self.unit_m else self.dtype
 
     def pack(self, array: NDArray[Any]) -> NDArray[Any]:
         """One row as views give it -> as it is kept."""
@@ -77,11 +62,14 @@ class _Part:
 
 
 class Pack:
-    """Views of the rows of chosen episodes. Threads may share it."""
+    """Opened views of the rows of chosen episodes. Threads may share it."""
 
-    def __init__(self, parts: tuple[_Part, ...], shards: dict[int, dict[str, NDArray[Any]]]) -> None:
+    def __init__(self, parts: tuple[_Part, ...], shards: Mapping[int, tuple[Path, int]]) -> None:
         self._parts = {part.name: part for part in parts}
-        self._shards = shards
+        self._paths = {episode: path for episode, (path, _) in shards.items()}
+        # Headers and lengths are checked here: damage is told now, not after an hour of training.
+        self._shards = {episode: open_shard(path, rows, _spec(parts)) for episode, (path, rows) in shards.items()}
+        self._checked = {episode: np.zeros(rows, bool) for episode, (_, rows) in shards.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,12 +77,22 @@ class Pack:
         return tuple(self._parts)
 
     def take(self, episodes: Rows, rows: Rows, names: Iterable[str] | None = None) -> Arrays:
-        """(N, ...) arrays of row ``rows[i]`` of episode ``episodes[i]``, as :func:`..views.render` gives them."""
+        """(N, ...) arrays of row ``rows[i]`` of episode ``episodes[i]``, as :func:`...views.render` gives them.
+
+        Raises DatasetError where a row is not as it was written, which is looked at when it is first read."""
+        names = self.names if names is None else tuple(names)
+        if not names:
+            return {}
         places = list(zip(episodes.tolist(), rows.tolist(), strict=True))
+        for episode, row in places:
+            if not self._checked[episode][row]:
+                check_rows(self._paths[episode], self._shards[episode], [row])
+                self._checked[episode][row] = True
         out: Arrays = {}
-        for name in self.names if names is None else names:
+        for name in names:
             part = self._parts[name]
-            taken = np.empty((len(rows), *part.stored), _KINDS[part.kind])
+            shape, dtype = part.stored
+            taken = np.empty((len(places), *shape), dtype)
             for i, (episode, row) in enumerate(places):
                 taken[i] = self._shards[episode][name][row]
             out[name] = part.unpack(taken)
@@ -115,40 +113,42 @@ def open_pack(
     cannot hold it. Interrupted, the next call continues after the last whole episode.
     """
     views = tuple(dict.fromkeys(views))
+    if not views:
+        return Pack((), {})
     if len({view.name for view in views}) != len(views):
         raise ValueError(f"different views share a name: {[view.name for view in views]}")
     cameras = {view.camera: camera_of(reader, view) for view in views}
     parts = _parts(views, cameras)
     metas = [reader.meta(index) for index in (range(len(reader)) if episodes is None else episodes)]
-    look = {
-        "version": VERSION,
-        "views": [asdict(view) for view in views],
-        "cameras": [asdict(c) for c in cameras.values()],
-    }
-    folder = home() / "cache" / "packs" / _hash(look)
+    look = {"version": VERSION, "views": [[asdict(view), asdict(cameras[view.camera])] for view in views]}
+    folder = home() / "cache" / "packs" / digest(look)
     about = {meta.index: {**look, "episode": identity(reader, meta, views)} for meta in metas}
-    paths = {index: folder / f"{_hash(what)}.safetensors" for index, what in about.items()}
-    if any(not path.exists() for path in paths.values()):
-        with _alone(folder):  # where another process was packing the same, nothing is missing any more
-            missing = [meta for meta in metas if not paths[meta.index].exists()]
-            _check_space(folder, sum(meta.rows for meta in missing) * sum(part.row_bytes for part in parts))
+    shards = {meta.index: (folder / f"{digest(about[meta.index])}.safetensors", meta.rows) for meta in metas}
+    if any(not path.exists() for path, _ in shards.values()):
+        with alone(folder):  # where another process was packing the same, nothing is missing any more
+            # By path: episodes may have the same content.
+            missing = {path: index for index, (path, _) in shards.items() if not path.exists()}
+            rows = sum(shards[index][1] for index in missing.values())
+            need = rows * row_bytes(_spec(parts))
+            check_space(folder, need, "the packed pictures", "train on fewer episodes or on cached features")
 
             def build(index: int) -> int:
-                _write(reader, index, views, parts, paths[index], about[index])
-                return reader.meta(index).rows
+                path, count = shards[index]
+                write_shard(path, count, _spec(parts), about[index], _packed(reader, index, views, parts))
+                return count
 
-            _run(build, [meta.index for meta in missing], sum(meta.rows for meta in missing), workers, progress)
-    return Pack(parts, {meta.index: _open(paths[meta.index], parts, meta.rows) for meta in metas})
+            _run(build, list(missing.values()), rows, workers, progress)
+    return Pack(parts, shards)
 
 
-def verify(pack_file: Path) -> None:
-    """Read a packed file through. Raises DatasetError where an array is not as it was written."""
-    header, data = _read(pack_file)
-    checksums = json.loads(header["__metadata__"]["dexloop"])["crc32"]
-    for name, checksum in checksums.items():
-        start, stop = header[name]["data_offsets"]
-        if zlib.crc32(data[_HEADER + start : _HEADER + stop]) != checksum:
-            raise _damaged(pack_file, f"{name} has another checksum than was written")
+def _packed(
+    reader: DatasetReader, episode: int, views: tuple[View, ...], parts: tuple[_Part, ...]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """An episode's rows, one after another, as they are kept."""
+    centres: dict[str, tuple[float, float]] = {}
+    for observation in observations(reader, episode, views):
+        seen = follow(views, observation, centres)
+        yield {part.name: part.pack(seen[part.name])[None] for part in parts}
 
 
 def _parts(views: tuple[View, ...], cameras: dict[str, CameraSchema]) -> tuple[_Part, ...]:
@@ -159,34 +159,8 @@ def _parts(views: tuple[View, ...], cameras: dict[str, CameraSchema]) -> tuple[_
     )
 
 
-def _hash(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process packs into ``folder``; what a killed one left half done is removed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error}): set DEXLOOP_HOME to a folder that can.") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        for left in folder.glob(".*.tmp"):
-            left.unlink()
-        yield
-    finally:
-        os.close(handle)
-
-
-def _check_space(folder: Path, need: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if need > 0.95 * free:
-        raise StorageError(
-            f"the packed pictures need {need / 1e9:.1f} GB, the disk of {folder} has {free / 1e9:.1f} GB: free some, "
-            "set DEXLOOP_HOME to another disk, or train on fewer episodes or cached features."
-        )
+def _spec(parts: tuple[_Part, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {part.name: part.stored for part in parts}
 
 
 def _run(build: Any, episodes: list[int], rows: int, workers: int | None, progress: bool) -> None:
@@ -204,86 +178,3 @@ def _run(build: Any, episodes: list[int], rows: int, workers: int | None, progre
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _write(
-    reader: DatasetReader,
-    episode: int,
-    views: tuple[View, ...],
-    parts: tuple[_Part, ...],
-    path: Path,
-    about: dict[str, Any],
-) -> None:
-    rows = reader.meta(episode).rows
-    stops = np.cumsum([rows * part.row_bytes for part in parts]).tolist()
-    starts = [0, *stops[:-1]]
-    header: dict[str, Any] = {
-        part.name: {"dtype": part.kind, "shape": [rows, *part.stored], "data_offsets": [start, stop]}
-        for part, start, stop in zip(parts, starts, stops, strict=True)
-    }
-    crc32 = {part.name: 0 for part in parts}
-    centres: dict[str, tuple[float, float]] = {}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for row, observation in enumerate(observations(reader, episode, views)):
-                seen = follow(views, observation, centres)
-                for part, start in zip(parts, starts, strict=True):
-                    packed = part.pack(seen[part.name]).tobytes()
-                    crc32[part.name] = zlib.crc32(packed, crc32[part.name])
-                    file.seek(_HEADER + start + row * part.row_bytes)
-                    file.write(packed)
-            text = json.dumps({**about, "crc32": crc32})
-            header["__metadata__"] = {"dexloop": text, "check": _hash([header, text])}
-            file.seek(0)
-            file.write(_head(header))
-        sync(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error}): free some space and start again.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _head(header: dict[str, Any]) -> bytes:
-    text = json.dumps(header).encode()
-    if len(text) > _HEADER - 8:
-        raise ValueError(f"{len(header)} arrays do not fit into a header of {_HEADER} bytes")
-    return (_HEADER - 8).to_bytes(8, "little") + text.ljust(_HEADER - 8)
-
-
-def _open(path: Path, parts: tuple[_Part, ...], rows: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a file, mapped. Its header and length are checked, its content by :func:`verify`."""
-    header, data = _read(path)
-    out: dict[str, NDArray[Any]] = {}
-    for part in parts:
-        shape = (rows, *part.stored)
-        entry = header.get(part.name, {})
-        if tuple(entry.get("shape", ())) != shape or entry.get("dtype") != part.kind:
-            raise _damaged(path, f"{part.name} is not {part.kind} {shape}")
-        offset = _HEADER + entry["data_offsets"][0]
-        out[part.name] = np.frombuffer(data, _KINDS[part.kind], rows * int(np.prod(part.stored)), offset).reshape(shape)
-    return out
-
-
-def _read(path: Path) -> tuple[dict[str, Any], mmap.mmap]:
-    try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if int.from_bytes(data[:8], "little") != _HEADER - 8:
-            raise ValueError("its header has another length")
-        header = json.loads(data[8:_HEADER])
-        metadata = header["__metadata__"]
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        if _hash([entries, metadata["dexloop"]]) != metadata["check"]:
-            raise ValueError("its header has another checksum than was written")
-        whole = _HEADER + max(entry["data_offsets"][1] for entry in entries.values())
-        if len(data) != whole:
-            raise ValueError(f"it has {len(data)} bytes, expected {whole}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
-    return header, data
-
-
-def _damaged(path: Path, why: str) -> DatasetError:
-    return DatasetError(f"the packed pictures {path} are damaged ({why}): delete that file, it will be made anew.")
