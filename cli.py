@@ -37,12 +37,19 @@ def main(argv: list[str] | None = None) -> int:
     from dexloop.collect.replay import Replay
     from dexloop.datasets.command import Dataset, View
     from dexloop.hardware.errors import DexLoopError
+    from dexloop.train.command import Train
 
-    commands: dict[str, Callable[..., Any]] = {"collect": Collect, "replay": Replay, "view": View, "dataset": Dataset}
+    commands: dict[str, Callable[..., Any]] = {
+        "collect": Collect,
+        "replay": Replay,
+        "view": View,
+        "dataset": Dataset,
+        "train": Train,
+    }
     command = tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="cli.py",
-        description="From an operator's hand to a closed loop: record, replay and look at dexterous grasps.",
+        description="From an operator's hand to a closed loop: record, replay, look at and learn dexterous grasps.",
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
@@ -52,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: finished episodes are safe.", file=sys.stderr)
+        print("interrupted: what was finished is safe.", file=sys.stderr)
         return 130
 
 

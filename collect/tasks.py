@@ -42,7 +42,7 @@ class Task:
 
 # The controller learns to lift; deployment carries what it lifted, as in the paper. Demonstrations to learn from are
 # brisk, end in the air, and take alike things alike.
-LIFT = {"place": False, "pace": (0.5, 0.9), "spread": 0.05, "habit": 0.4}
+LIFT = {"place": False, "pace": (0.5, 0.9), "spread": 0.05, "habit": 0.8}
 TASKS = {
     task.name: task
     for task in (

@@ -36,12 +36,23 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
     ).format(path=str(ROOT / "cli.py"))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip().endswith("HEAVY []")
-    for command in ("collect", "replay", "view", "dataset"):
+    for command in ("collect", "replay", "view", "dataset", "train"):
         assert command in result.stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [("collect",), ("replay",), ("view",), ("dataset",), ("dataset", "check"), ("dataset", "merge")]
+    "arguments",
+    [
+        ("collect",),
+        ("replay",),
+        ("view",),
+        ("dataset",),
+        ("dataset", "check"),
+        ("dataset", "merge"),
+        ("train",),
+        ("train", "controller"),
+        ("train", "attention"),
+    ],
 )
 def test_every_command_explains_itself(arguments: tuple[str, ...], tmp_path: Path) -> None:
     result = cli(*arguments, "--help", home=tmp_path)
@@ -71,6 +82,9 @@ def bad_hand_file(folder: Path) -> str:
         (("view", "episode_0", "--dataset", "nothing"), "there is no data set"),
         (("dataset", "check", "--dataset", "nothing"), "there is no data set"),
         (("dataset", "delete", "--dataset", "nothing", "--episodes", "0"), "there is no data set"),
+        (("train", "controller"), "there is no data set"),
+        (("train", "controller", "--steps", "1", "--minutes", "1"), "--minutes"),
+        (("train", "controller", "--resume"), "no run"),
     ],
 )
 def test_bad_requests_end_in_one_sentence(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:

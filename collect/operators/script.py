@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from ...hardware.clock import NS
 from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
 from ...hardware.errors import BadInput
-from ...hardware.geometry import pose_error
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
 from ..expert.attempt import Manner, Posture, Targets, attempt, follow
 from ..expert.closing import ClosingConfig
-from ..expert.grasps import GraspConfig, GraspPlanner
+from ..expert.grasps import Grasp, GraspConfig, GraspPlanner
 from ..expert.motion import JointPath, SmoothNoise, SpeedLimits
 from ..expert.reach import Reach, ReachConfig, ReachPlan
 from ..expert.rehearsal import Rehearsal
@@ -50,9 +49,10 @@ class ScriptConfig:
     miss_m: tuple[float, float] = (0.035, 0.06)
     retries: int = 3
     spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
-    # Score per rad that the hand would turn from its start attitude. Like people, the script takes what can be taken
-    # either way always the same way: demonstrations that agree are easier to learn from.
+    # Score per rad that the fingers' heading lies off the one with which the arm reaches most of the table. Like people,
+    # the script takes what can be taken any way always the same way: demonstrations that agree are easier to learn.
     habit: float = 0.0
+    habit_heading_deg: float = 120.0
     rehearsals: int = 14  # grasps tried out in a copy of the scene before one is done; 0: the best score is taken
     takes: int = 2  # a grasp must work this often in a row in the copy, each time with other noise
     hold_s: float = 1.5
@@ -259,9 +259,7 @@ class ScriptOperator:
         obstacles = np.concatenate([target.points, others])[::2]
         turn_rad = self._rng.uniform(0, 2 * np.pi)
         grasps = self._planner.propose(target, others, self._reach.roughly, turn_rad)
-        start = self._reach.palm(np.array(START_ARM_Q))
-        turns = [pose_error(start, grasp.world_T_palm)[1] for grasp in grasps]
-        scores = [grasp.score - self._config.habit * turn for grasp, turn in zip(grasps, turns, strict=True)]
+        scores = [grasp.score - self._config.habit * self._unusual_rad(grasp) for grasp in grasps]
         order = np.argsort([-score + self._config.spread * self._rng.normal() for score in scores])
         tried: list[ReachPlan] = []
         for index in order:
@@ -274,6 +272,13 @@ class ScriptOperator:
             if len(tried) >= self._config.rehearsals:
                 break
         return tried[0] if tried else None
+
+    def _unusual_rad(self, grasp: Grasp) -> float:
+        """How far the grasp's heading lies off the habit's."""
+        off = np.arctan2(grasp.world_T_palm[1, 0], grasp.world_T_palm[0, 0]) - np.deg2rad(
+            self._config.habit_heading_deg
+        )
+        return float(abs((off + np.pi) % (2 * np.pi) - np.pi))
 
     def _rehearsed(self, plan: ReachPlan) -> bool:
         """Whether the grasp lifts the target in the copy, each time with other noise."""
