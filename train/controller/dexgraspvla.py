@@ -49,6 +49,9 @@ def load_published(path: Path) -> Controller:
     weights = read_published(path)
     vits = {view: _taken(weights, f"obs_encoder.dino_{view}.") for view in VIEWS}
     config = published_config(weights, path, {view: _depth(vit) for view, vit in vits.items()})
+    actions, states = weights["model.head.weight"].shape[0], weights["obs_encoder.state_net.0.weight"].shape[1]
+    if (actions, states) != (COMMAND_DIM, COMMAND_DIM):
+        raise BadInput(f"{path} has {actions} actions and {states} states: expected {COMMAND_DIM} of each.")
     controller = Controller(config)
     wanted = controller.state_dict()
     found = {ours: (name, tensor) for name, tensor in weights.items() if (ours := _ours(name)) is not None}
@@ -89,20 +92,16 @@ def published_config(weights: Weights, path: Path | str, depths: dict[str, int])
     the file. Raises BadInput where tensors that tell it are missing or do not fit."""
     try:
         horizon, width = weights["model.pos_emb"].shape[1:]
-        actions = weights["model.head.weight"].shape[0]
         heads = width // weights["model.blocks.0.attn.q_norm.weight"].shape[0]
         conditioning = weights["model.cond_pos_emb"].shape[1]
         embed = weights["obs_encoder.mask_process_net.patch_embed.0.weight"]
         wrist_dim = weights["obs_encoder.wrist_net.0.weight"].shape[1]
-        hidden, states = weights["obs_encoder.state_net.0.weight"].shape
+        hidden = weights["obs_encoder.state_net.0.weight"].shape[0]
     except KeyError as error:
         raise BadInput(f"{path} lacks {error}: it is no DexGraspVLA controller.") from error
     grid = round(((conditioning - 2) / 2) ** 0.5)
-    if 2 * grid**2 + 2 != conditioning or (actions, states) != (COMMAND_DIM, COMMAND_DIM):
-        raise BadInput(
-            f"{path} has {conditioning} conditioning tokens, {actions} actions and {states} states: expected "
-            f"2 x n x n + 2, {COMMAND_DIM} and {COMMAND_DIM}."
-        )
+    if 2 * grid**2 + 2 != conditioning:
+        raise BadInput(f"{path} has {conditioning} conditioning tokens: expected 2 x n x n + 2.")
     encoder = PaperEncoderConfig(
         head_model=_vit_name(embed.shape[0], depths["head"]),
         head_dim=embed.shape[0],

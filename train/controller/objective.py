@@ -44,6 +44,8 @@ class Ddim:
         self.alphas_cumprod = squared_cosine(config.train_steps)
 
     def corrupt(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self._config.assign_noise:
+            noise = noise[assignment(clean, noise)]
         time = (uniform * self._config.train_steps).long()
         alpha = self.alphas_cumprod.to(clean)[time][:, None, None]
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, time.to(clean), noise
@@ -75,9 +77,12 @@ class Flow:
     """Velocity prediction along straight lines; Euler steps of equal length."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
+        self._config = config
         self._scale = float(config.train_steps)
 
     def corrupt(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self._config.assign_noise:
+            noise = noise[assignment(clean, noise)]
         share = uniform[:, None, None]
         return (1 - share) * noise + share * clean, uniform * self._scale, clean - noise
 
@@ -94,6 +99,16 @@ class Flow:
 def objective(config: ObjectiveConfig) -> Objective:
     """The objective that ``config`` names."""
     return Ddim(config) if config.kind == "ddim" else Flow(config)
+
+
+def assignment(clean: Tensor, noise: Tensor) -> Tensor:
+    """(B,) which row of ``noise`` each row of ``clean`` takes, so that the sum of distances is smallest over the batch
+    (as the published controller pairs them; linear sum assignment). Rows of this process only."""
+    from scipy.optimize import linear_sum_assignment
+
+    distance = torch.cdist(clean.flatten(1).float(), noise.flatten(1).float())
+    _, which = linear_sum_assignment(distance.cpu().numpy())
+    return torch.from_numpy(which).to(noise.device)
 
 
 def squared_cosine(steps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
