@@ -21,4 +21,4 @@ slow:  ## the tests that take minutes
 	uv run pytest -n 2 -m slow
 
 pins:  ## print the versions of the current environment, for [tool.uv] constraint-dependencies
-	uv export --no-hashes --no-annotate --no-header --no-emit-project --all-groups | sed 's/ *;.*//' | sort -u
+	uv export --no-hashes --no-annotate --no-header --no-emit-workspace --all-groups | sed 's/ *;.*//' | sort -u

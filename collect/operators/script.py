@@ -49,7 +49,7 @@ class ScriptConfig:
     miss_m: tuple[float, float] = (0.035, 0.06)
     retries: int = 3
     spread: float = 0.15  # standard deviation added to grasps' scores, so that episodes differ
-    # Score per rad that the fingers' heading lies off the one with which the arm reaches most of the table. Like people,
+    # Score per rad that the fingers' heading lies off the one that reaches most of the table. Like people,
     # the script takes what can be taken any way always the same way: demonstrations that agree are easier to learn.
     habit: float = 0.0
     habit_heading_deg: float = 120.0
