@@ -199,8 +199,11 @@ class ControllerPolicy:
         known = None
         if committed is not None and len(committed):
             known = torch.as_tensor(np.asarray(committed, np.float32))[None].to(self._device)
-        noise = self.controller.noise(self._generator).to(self._device)
-        return self.controller.sample(batch, noise, known, steps)[0].double().cpu().numpy()
+        return self.controller.sample(batch, self.noise(), known, steps)[0].double().cpu().numpy()
+
+    def noise(self) -> Tensor:
+        """(1, T, E) the start of a sampling, another one each time."""
+        return self.controller.noise(self._generator).to(self._device)
 
     def batch(self, observation: Observation) -> Batch:
         """What the controller gets to see of a live moment: one row. Raises BadInput before :meth:`start`."""
