@@ -70,9 +70,9 @@ class Collect:
     camera_rate_hz: float | None = None
     """Frames per second of the cameras. Not given: the data set's rate for the script, so that every picture drawn
     becomes a row; 30 for people, as the real cameras."""
-    depth: bool | None = None
-    """Record depth too, losslessly: the small controller learns from it. Not given: yes for the script; no for people,
-    who should not wait for its encoder."""
+    depth: bool = True
+    """Record depth too, losslessly: the small controller learns from it. Where a person operates a machine that is too
+    slow for its encoder, --no-depth."""
     shadows: bool = False
     """Draw shadows (slow in software)."""
     show: bool = False
@@ -115,7 +115,7 @@ class Collect:
             paced=self.operator == "keyboard",
             camera_size=self.camera_size,
             camera_rate_hz=self.camera_rate_hz or (self.rate_hz if self.operator == "script" else 30.0),
-            depth=self.operator == "script" if self.depth is None else self.depth,
+            depth=self.depth,
             shadows=self.shadows,
             # A recorded hand follows its own task: it is kept, labelled by what the twin saw.
             keep_failures=self.keep_failures or self.operator == "recorded",
