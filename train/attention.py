@@ -152,7 +152,7 @@ def brightest(shown: list[Look]) -> float:
     from .attention_picture import density
 
     values = np.concatenate([density(attention).ravel() for look in shown for attention in look.maps.values()])
-    return max(float(np.quantile(values, 0.995)), 1.5)
+    return max(float(np.quantile(values, 0.995)), 3.0)  # an even picture is not to glow
 
 
 def described(shown: list[Look]) -> str:
