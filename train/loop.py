@@ -55,10 +55,9 @@ def train(
     began, saved = time.monotonic() - standing.elapsed_s, time.monotonic()
     with _ctrl_c() as asked:
         for step, batch, draws in batches:
-            elapsed_s = time.monotonic() - began
-            late = settings.minutes is not None and elapsed_s > 60 * settings.minutes
+            late = settings.minutes is not None and time.monotonic() - began > 60 * settings.minutes
             measured = learner.step(step, batch, draws, (asked.is_set(), late))
-            standing = replace(standing, step=step + 1, elapsed_s=elapsed_s)
+            standing = replace(standing, step=step + 1, elapsed_s=time.monotonic() - began)
             ending = _ending(standing.step, settings.steps, *measured.votes)
             if main:
                 figures = {"loss": measured.loss, "gradient": measured.gradient, "lr": measured.rate}
@@ -110,10 +109,8 @@ def record(run: RunFolder, learner: Learner, standing: Standing, figures: dict[s
     learner.accelerator.log({f"{kind}/{name}": value for name, value in flat.items()}, step=standing.step)
 
 
-def pace(
-    learner: Learner, batches: Iterable[tuple[int, Batch, Draws]], validation: Validation, steps: int = 10
-) -> tuple[float, float]:
-    """(seconds per step, seconds per validation), measured; the learner is afterwards as it was."""
+def pace(learner: Learner, batches: Iterable[tuple[int, Batch, Draws]], steps: int = 12) -> float:
+    """Seconds per step, measured; the learner is afterwards as it was."""
     before = learner.snapshot()
     seconds = []
     for step, batch, draws in batches:
@@ -122,13 +119,9 @@ def pace(
         seconds.append(time.monotonic() - started)
         if len(seconds) == steps:
             break
-    started = time.monotonic()
-    with learner.averaged() as controller:
-        validation.run(controller)
-    validation_s = time.monotonic() - started
     learner.load(before, "the state before the measurement")
     settled = sorted(seconds[len(seconds) // 3 :])  # the first steps allocate
-    return settled[len(settled) // 2], validation_s
+    return settled[len(settled) // 2]
 
 
 @contextmanager

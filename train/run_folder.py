@@ -75,7 +75,7 @@ class RunFolder:
             return parent / name
         have = f"there are {', '.join(sorted(path.name for path in runs))}" if runs else "there are none"
         wanted = f"the run {name!r}" if name else "a run"
-        raise BadInput(f"--resume found no {wanted.removeprefix('a ')} in {parent}: {have}; leave --resume out.")
+        raise BadInput(f"--resume did not find {wanted} in {parent}: {have}; leave --resume out.")
 
     def document(self, name: str) -> dict[str, Any]:
         """One of its JSON files. Raises DatasetError where it is damaged."""

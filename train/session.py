@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .command import TrainController
 
 VALIDATIONS = 20  # in a run, unless asked otherwise
+TRAINING_SHARE = 0.9  # of the minutes; the rest is for validations and checkpoints
 
 
 @dataclass(frozen=True)
@@ -200,14 +201,13 @@ def _new_run(
     learner = Learner(controller, plan.settings, accelerator)
     if plan.settings.minutes is not None:
         with _batches(data, learner, 0) as batches:
-            step_s, validation_s = pace(learner, batches, _validation(data, learner))
-        seconds = [max(60 * plan.settings.minutes - VALIDATIONS * validation_s, 0) / step_s]
-        broadcast_object_list(seconds)
-        steps = max(int(seconds[0]), 1)
+            planned = [int(60 * plan.settings.minutes * TRAINING_SHARE / pace(learner, batches))]
+        broadcast_object_list(planned)
+        steps = max(planned[0], 1)
         learner.settings = _for_steps(plan.settings, asked, steps)
         progress.say(
-            f"{plan.settings.minutes:g} minutes are about {steps} steps of {step_s:.2f} s and {VALIDATIONS} "
-            f"validations of {validation_s:.0f} s; the learning rate falls to 0 over these steps."
+            f"{plan.settings.minutes:g} minutes are about {steps} steps with {VALIDATIONS} validations, at the speed of "
+            "the first steps; the learning rate falls to 0 over these steps."
         )
     if accelerator.is_main_process:
         documents = {SETTINGS: learner.settings.to_json(), CONFIG: plan.config.to_json(), DATA: plan.recipe.to_json()}
