@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .attention import Attention
+
 
 @dataclass(frozen=True)
 class TrainController:
@@ -72,7 +74,10 @@ class TrainController:
 class Train:
     """Learn a controller, and look at what it learnt."""
 
-    action: Annotated[TrainController, tyro.conf.subcommand("controller")]
+    action: (
+        Annotated[TrainController, tyro.conf.subcommand("controller")]
+        | Annotated[Attention, tyro.conf.subcommand("attention")]
+    )
 
     def run(self) -> int:
         return self.action.run()
