@@ -152,32 +152,34 @@ def models_folder() -> Path:
 
 def read_weights(name: str) -> dict[str, Tensor]:
     """Tensors of the model ``name`` from the models folder. Raises BadInput where they are not there or damaged."""
-    folder = models_folder()
-    candidates = [folder / name / "model.safetensors", folder / name / "pytorch_model.bin"]
-    if name in _HUB_FILES:
-        candidates.append(folder / _HUB_FILES[name])
-    for path in candidates:
-        if path.is_file():
-            return _read(path)
-    or_hub = f" or {_HUB_FILES[name]} of facebookresearch/dinov2 into {folder}/" if name in _HUB_FILES else ""
-    raise BadInput(
-        f"the weights of {name} are not in {folder}: put model.safetensors of the Hub's timm/{name} into "
-        f"{folder / name}/{or_hub}, or set {MODELS} to where they are."
-    )
+    path = _found(name)
+    if path is None:
+        folder, hub = models_folder(), _HUB_FILES.get(name)
+        or_hub = f" or {hub} of facebookresearch/dinov2 into {folder}/" if hub else ""
+        raise BadInput(
+            f"the weights of {name} are not in {folder}: put model.safetensors of the Hub's timm/{name} into "
+            f"{folder / name}/{or_hub}, or set {MODELS} to where they are."
+        )
+    return _read(path)
 
 
 def keep_weights(name: str, vit: Any) -> None:
     """Put a ViT's weights into the models folder, unless that model is there already."""
+    if _found(name) is not None:
+        return
     target = models_folder() / name / "model.safetensors"
-    try:
-        read_weights(name)
-    except BadInput:
-        if target.exists():  # damaged: not ours to overwrite
-            raise
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        save_file({key: tensor.contiguous() for key, tensor in vit.state_dict().items()}, str(temporary))
-        temporary.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    save_file({key: tensor.contiguous() for key, tensor in vit.state_dict().items()}, str(temporary))
+    temporary.replace(target)
+
+
+def _found(name: str) -> Path | None:
+    folder = models_folder()
+    candidates = [folder / name / "model.safetensors", folder / name / "pytorch_model.bin"]
+    if name in _HUB_FILES:
+        candidates.append(folder / _HUB_FILES[name])
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
