@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from dexloop.datasets.reader import DatasetReader
 from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.errors import BadInput, DatasetError
@@ -23,6 +24,10 @@ from dexloop.tests.dataset_fixtures import DEPTH_SCHEMA, SCHEMA, make_episode
 from dexloop.tests.training_fixtures import make_data_set, tiny
 from dexloop.train.command import TrainController
 from dexloop.train.controller.checkpoint import load_controller
+from dexloop.train.controller.config import PRESETS
+from dexloop.train.controller.dexgraspvla import export_published
+from dexloop.train.controller.dino import keep_weights, make_vit
+from dexloop.train.run_folder import RunFolder
 
 PROGRAM = """
 import json, sys
@@ -51,11 +56,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of 40 steps."""
+    """An uninterrupted run of 24 steps."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEXLOOP_HOME", str(home))
-        assert tiny(data, runs, steps=40, validate_every=10).run() == 0
+        assert tiny(data, runs, steps=24, validate_every=8).run() == 0
     return runs / "run"
 
 
@@ -90,32 +95,32 @@ def wait_for_line(process: subprocess.Popen[str], run: Path, step: int) -> None:
 
 def test_a_run_leaves_curves_policies_and_what_it_was(whole: Path, data: Path) -> None:
     lines = curve(whole)
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 25))
     checks = [line for line in lines if "validation" in line]
-    assert [line["step"] for line in checks] == [10, 20, 30, 40]
+    assert [line["step"] for line in checks] == [8, 16, 24]
     assert checks[-1]["validation"]["loss"] < checks[0]["validation"]["loss"]
     best = min(checks, key=lambda line: line["validation"]["tip_mm_first"])
     about = json.loads((whole / "best/about.json").read_text())
     assert (about["step"], about["validation"]) == (best["step"], best["validation"])
-    assert json.loads((whole / "last/about.json").read_text())["step"] == 40
+    assert json.loads((whole / "last/about.json").read_text())["step"] == 24
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
     recipe = json.loads((whole / "data.json").read_text())
     assert not set(recipe["training"]) & set(recipe["validation"])
     assert sorted(recipe["training"] + recipe["validation"]) == list(range(len(DatasetReader(data))))
-    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step_000030", "step_000040"]
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step_000016", "step_000024"]
     controller = load_controller(whole / "best")
     assert json.loads(json.dumps(controller.config.to_json())) == json.loads((whole / "config.json").read_text())
 
 
 def test_the_policy_on_disk_has_the_averaged_weights(whole: Path) -> None:
-    state = torch.load(whole / "checkpoints/step_000040/training_state.pt", weights_only=True)
+    state = torch.load(whole / "checkpoints/step_000024/training_state.pt", weights_only=True)
     last = load_controller(whole / "last").state_dict()
     assert all(torch.equal(last[name], tensor) for name, tensor in state["average"].items())
     assert any(not torch.equal(last[name], state["model"][name]) for name in state["average"])
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(whole: Path, data: Path, tmp_path: Path) -> None:
-    assert tiny(data, tmp_path, steps=40, validate_every=10).run() == 0
+    assert tiny(data, tmp_path, steps=24, validate_every=8).run() == 0
     assert curve(tmp_path / "run") == curve(whole)
     assert tiny(data, tmp_path, steps=2, seed=1, name="other").run() == 0
     assert curve(tmp_path / "other")[0]["loss"] != curve(whole)[0]["loss"]
@@ -148,12 +153,12 @@ def test_weights_of_another_run_begin_a_new_one(whole: Path, data: Path, tmp_pat
 
 def test_a_killed_run_goes_on_to_the_identical_curve(whole: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = program(tiny(data, tmp_path, steps=40, validate_every=10))
-    wait_for_line(process, run, 23)
+    process = program(tiny(data, tmp_path, steps=24, validate_every=8))
+    wait_for_line(process, run, 11)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed_at = max(line["step"] for line in curve(run))
-    assert 23 <= killed_at < 40
+    assert 11 <= killed_at < 24
     assert tiny(data, tmp_path, resume=True).run() == 0
     assert curve(run) == curve(whole)
     for folder in ("best", "last"):
@@ -161,7 +166,7 @@ def test_a_killed_run_goes_on_to_the_identical_curve(whole: Path, data: Path, tm
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, data: Path, tmp_path: Path) -> None:
-    process = program(tiny(data, tmp_path, steps=40, validate_every=40))
+    process = program(tiny(data, tmp_path, steps=24, validate_every=24))
     wait_for_line(process, tmp_path / "run", 5)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=120)[0]
@@ -174,25 +179,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, data: Path, tmp_path: P
     assert losses == [line["loss"] for line in curve(whole) if "loss" in line]
 
 
-def shortened(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the run as a kill after step 30 leaves it, with the checkpoints of 20 and 30."""
-    run = tmp_path / "run"
-    shutil.copytree(whole, run)
-    state = torch.load(run / "checkpoints/step_000030/training_state.pt", weights_only=True)
-    shutil.rmtree(run / "checkpoints/step_000040")
-    from dexloop.train.run_folder import RunFolder
-
-    RunFolder(run, lock=False).save_state(state, 30)
-    return run
-
-
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no sum"])
 def test_a_damaged_checkpoint_is_passed_over(
     damage: str, data: Path, tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(whole, tmp_path / "run")
     run = tmp_path / "run"
-    newest = run / "checkpoints/step_000040"
+    newest = run / "checkpoints/step_000024"
     path = newest / "training_state.pt"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:1000])
@@ -205,10 +198,10 @@ def test_a_damaged_checkpoint_is_passed_over(
     damaged = contents(newest)
     assert tiny(data, tmp_path, resume=True).run() == 0
     said = capfd.readouterr().out
-    assert "step_000040" in said
-    assert "Going on from step 30 instead" in said
+    assert "step_000024" in said
+    assert "Going on from step 16 instead" in said
     assert curve(run) == curve(whole)
-    assert contents(run / "checkpoints/damaged_step_000040") == damaged
+    assert contents(run / "checkpoints/damaged_step_000024") == damaged
 
 
 def test_without_a_whole_checkpoint_nothing_is_touched(data: Path, tmp_path: Path, whole: Path) -> None:
@@ -216,7 +209,7 @@ def test_without_a_whole_checkpoint_nothing_is_touched(data: Path, tmp_path: Pat
     for path in (tmp_path / "run/checkpoints").glob("*/training_state.pt"):
         path.write_bytes(b"junk")
     before = contents(tmp_path / "run")
-    with pytest.raises(DatasetError, match=r"step_000040.*step_000030.*--init"):
+    with pytest.raises(DatasetError, match=r"step_000024.*step_000016.*--init"):
         tiny(data, tmp_path, resume=True).run()
     assert contents(tmp_path / "run") == before
 
@@ -224,12 +217,13 @@ def test_without_a_whole_checkpoint_nothing_is_touched(data: Path, tmp_path: Pat
 # -- many processes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(whole: Path, data: Path, tmp_path: Path) -> None:
-    """Tolerance 1e-4 of the loss: sums are taken in another order, and 40 steps carry that on."""
+    """Tolerance 1e-4 of the loss: sums are taken in another order, and 24 steps carry that on."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
-    process = program(tiny(data, tmp_path, steps=40, validate_every=10), launcher)
+    process = program(tiny(data, tmp_path, steps=24, validate_every=8), launcher)
     output = process.communicate(timeout=250)[0]
     assert process.returncode == 0, output
     one, two = curve(whole), curve(tmp_path / "run")
@@ -242,6 +236,59 @@ def test_two_processes_follow_the_curve_of_one(whole: Path, data: Path, tmp_path
             np.testing.assert_allclose(
                 list(b["validation"].values()), list(a["validation"].values()), rtol=1e-3, atol=1e-3
             )
+
+
+# -- frozen encoders ---------------------------------------------------------------------------------------------------
+
+PAPER = (
+    "action.horizon=4",
+    "action.tokens=4",
+    "network.width=32",
+    "network.layers=1",
+    "network.heads=2",
+    "encoder.head_dim=64",
+    "encoder.wrist_dim=64",
+    "encoder.side=42",
+    "encoder.mask_layers=1",
+)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny frozen ViTs under the names of the real ones."""
+    monkeypatch.setenv("DEXLOOP_MODELS", str(tmp_path / "models"))
+    torch.manual_seed(0)
+    config = PRESETS["paper"].encoder
+    for name in (config.head_model, config.wrist_model):
+        keep_weights(name, make_vit(64, 1, 3, 14))
+
+
+@pytest.mark.usefixtures("models")
+def test_the_paper_preset_learns_from_cached_features_and_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: dict[str, Any] = {"preset": "paper", "override": PAPER, "copies": 2, "precision": "fp32"}
+    assert tiny(data, tmp_path, steps=4, validate_every=2, **flags).run() == 0
+    monkeypatch.setattr("dexloop.train.controller.dino.normal_picture", None)  # the cache is used again
+    assert tiny(data, tmp_path, steps=4, validate_every=2, name="again", **flags).run() == 0
+    assert curve(tmp_path / "again") == curve(tmp_path / "run")  # dropout too is drawn from seed and step
+    shutil.rmtree(tmp_path / "again/checkpoints/step_000004")
+    assert tiny(data, tmp_path, resume=True, name="again").run() == 0
+    assert curve(tmp_path / "again") == curve(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("models")
+def test_a_published_checkpoint_begins_a_run(data: Path, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"preset": "paper", "override": PAPER, "copies": 1, "precision": "bf16"}
+    flags["override"] += ("network.norm=centred", "encoder.normalize_state=false", "objective.spacing=leading")
+    AcceleratorState._reset_state()
+    assert tiny(data, tmp_path, steps=1, **flags).run() == 0
+    export_published(load_controller(tmp_path / "run/best"), tmp_path / "theirs.ckpt")
+    again = tiny(data, tmp_path, steps=1, name="on", init=tmp_path / "theirs.ckpt", override=(), precision="bf16")
+    assert again.run() == 0
+    AcceleratorState._reset_state()
+    before, after = (load_controller(tmp_path / name).config for name in ("run/best", "on/best"))
+    assert (before.encoder, before.network, before.action) == (after.encoder, after.network, after.action)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -309,10 +356,10 @@ def test_an_existing_run_is_not_overwritten(whole: Path, data: Path) -> None:
     ("flags", "sentence"),
     [
         ({"lr": 1e-3}, r"--lr 0.001 \(it has 0.0005\)"),
-        ({"steps": 99, "batch_size": 8}, r"--steps 99 \(it has 40\)"),
+        ({"steps": 99, "batch_size": 8}, r"--steps 99 \(it has 24\)"),
         ({"objective": "ddim", "seed": 3}, r"--seed 3 \(it has 0\), --objective ddim \(it has flow\)"),
         ({"override": ("network.width=64",)}, "--override"),
-        ({}, "is complete after 40 steps"),
+        ({}, "is complete after 24 steps"),
         ({"name": "nobody"}, "not find the run 'nobody'.*there are run"),
     ],
 )
@@ -325,8 +372,6 @@ def test_resume_without_a_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_in_training_is_not_resumed_by_a_second_program(whole: Path, data: Path) -> None:
-    from dexloop.train.run_folder import RunFolder
-
     held = RunFolder(whole)
     refused(tiny(data, whole.parent, resume=True), "being trained by another process", whole.parent)
     held.close()

@@ -36,7 +36,7 @@ class TrainController:
     name: str | None = None
     """Of the run. Not given: preset, objective and time."""
     batch_size: int | None = None
-    """Of all processes together. Not given: 64 for small, 384 for paper."""
+    """Of all processes together. Not given: 64 for small, 48 for paper, whose authors had 8 x 48."""
     lr: float | None = None
     """Largest learning rate. Not given: 0.0005 for small, 0.0001 for paper."""
     seed: int | None = None
@@ -52,7 +52,7 @@ class TrainController:
     override: tuple[str, ...] = ()
     """Any other setting of the controller, as its config.json names it: encoder.noise=0.5 network.layers=6."""
     precision: Literal["fp32", "bf16"] | None = None
-    """Of the network's arithmetic. Not given: bf16 on a GPU, else fp32."""
+    """Of the network's arithmetic. Not given: fp32 for small, bf16 for paper."""
     validate_every: int | None = None
     """Steps between validations. Not given: a twentieth of the run."""
     cache_features: bool | None = None

@@ -45,14 +45,14 @@ class _LossOfController(nn.Module):
 
 
 class Learner:
-    """Teaches ``controller``. Frozen parameters are neither trained nor kept in the state."""
+    """Teaches ``controller``, all of its parameters: frozen encoders are not among them."""
 
     def __init__(self, controller: Controller, settings: Settings, accelerator: Accelerator) -> None:
         self.settings = settings
         self.accelerator = accelerator
         self.controller = controller
         self._module = accelerator.prepare(_LossOfController(controller))
-        self._parameters = {name: p for name, p in controller.named_parameters() if p.requires_grad}
+        self._parameters = dict(controller.named_parameters())
         self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=settings.lr, betas=(0.95, 0.999), weight_decay=settings.weight_decay
@@ -111,8 +111,7 @@ class Learner:
 
     def state(self) -> State:
         """Everything that the next step depends on, but for the step's number. Tensors are the live ones."""
-        frozen = {name for name, parameter in self.controller.named_parameters() if not parameter.requires_grad}
-        model = {name: tensor for name, tensor in self.controller.state_dict().items() if name not in frozen}
+        model = dict(self.controller.state_dict())
         return {"model": model, "average": dict(self._average), "optimizer": self._optimizer.state_dict()}
 
     def snapshot(self) -> State:
@@ -124,7 +123,7 @@ class Learner:
         wanted = self.state()
         for part in ("model", "average"):
             _check(wanted[part], state.get(part, {}), where)
-        self.controller.load_state_dict(state["model"], strict=False)
+        self.controller.load_state_dict(state["model"])
         with torch.no_grad():
             for name, tensor in self._average.items():
                 tensor.copy_(state["average"][name])

@@ -16,7 +16,7 @@ import torch
 
 from ..datasets.reader import DatasetReader
 from ..hardware.errors import BadInput, DatasetError
-from .controller.config import ControllerConfig, PaperEncoderConfig, SmallEncoderConfig, preset, with_objective
+from .controller.config import ControllerConfig, PaperEncoderConfig, preset, with_objective
 from .controller.parts import Batch
 from .controller.policy import Controller
 from .data.chunks import Chunks, split, usable_episodes
@@ -169,7 +169,6 @@ def open_data(reader: DatasetReader, controller: Controller, recipe: Recipe, set
         from .features import cache_features
 
         features = cache_features(encoder, reader, settings.copies, [*recipe.training, *recipe.validation])
-    lagged = isinstance(config.encoder, SmallEncoderConfig) and config.encoder.noise > 0
 
     def chunks(episodes: tuple[int, ...], late: bool) -> Chunks:
         return Chunks(
@@ -183,7 +182,7 @@ def open_data(reader: DatasetReader, controller: Controller, recipe: Recipe, set
             lagged=late,
         )
 
-    return Data(chunks(recipe.training, lagged), chunks(recipe.validation, False))
+    return Data(chunks(recipe.training, config.encoder.noise > 0), chunks(recipe.validation, False))
 
 
 def fit(controller: Controller, rows: Chunks, batch_size: int = 64) -> None:
@@ -191,10 +190,11 @@ def fit(controller: Controller, rows: Chunks, batch_size: int = 64) -> None:
     command is in two of them."""
     stride = max(controller.config.action.horizon // 2, 1)
     positions = np.arange(0, len(rows), stride)
+    device = next(controller.parameters()).device
 
     def batches() -> Iterator[Batch]:
         for i in range(0, len(positions), batch_size):
-            yield rows.batch(positions[i : i + batch_size], None)
+            yield {key: tensor.to(device) for key, tensor in rows.batch(positions[i : i + batch_size]).items()}
 
     controller.fit(batches)
 

@@ -62,7 +62,7 @@ def run_training(asked: TrainController) -> int:
     plan = _resume(asked, process) if asked.resume else _begin(asked, process)
     accelerator = _accelerator(plan, asked.logger)
     with accelerator.main_process_first():
-        controller = make_controller(plan.config, plan.start, plan.settings.seed)
+        controller = make_controller(plan.config, plan.start, plan.settings.seed).to(accelerator.device)
         data = open_data(plan.reader, controller, plan.recipe, plan.settings)
     with Progress(shown=process.is_main_process) as progress:
         if plan.run is None:
@@ -115,7 +115,7 @@ def _settings(asked: TrainController, config: ControllerConfig, reader: DatasetR
         dataset=str(reader.root.resolve()),
         steps=1 if timed else asked.steps if asked.steps is not None else defaults.steps or 1,
         minutes=(asked.minutes if asked.minutes is not None else defaults.minutes) if timed else None,
-        precision=asked.precision or ("bf16" if torch.cuda.is_available() else "fp32"),
+        precision=asked.precision or defaults.precision,
         cache_features=cached,
         copies=(asked.copies if asked.copies is not None else 4) if cached else 1,
         init=str(asked.init.resolve()) if asked.init else None,
@@ -139,9 +139,7 @@ def _resume(asked: TrainController, process: PartialState) -> _Plan:
     _refuse_changes(asked, run, settings, config)
     reader = DatasetReader(resolve_existing(settings.dataset))
     check_recipe(reader, recipe)
-    # Frozen weights are in no checkpoint of a run; everything else is.
-    start = load_init(Path(settings.init)) if settings.init and frozen_encoder(config) else None
-    return _Plan(run.path, settings, config, reader, recipe, run, start)
+    return _Plan(run.path, settings, config, reader, recipe, run, None)
 
 
 def _refuse_changes(asked: TrainController, run: RunFolder, settings: Settings, config: ControllerConfig) -> None:
@@ -206,8 +204,8 @@ def _new_run(
         steps = max(planned[0], 1)
         learner.settings = _for_steps(plan.settings, asked, steps)
         progress.say(
-            f"{plan.settings.minutes:g} minutes are about {steps} steps with {VALIDATIONS} validations, at the speed of "
-            "the first steps; the learning rate falls to 0 over these steps."
+            f"{plan.settings.minutes:g} minutes are about {steps} steps with {VALIDATIONS} validations, at the speed "
+            "of the first ones; the learning rate falls to 0 over these steps."
         )
     if accelerator.is_main_process:
         documents = {SETTINGS: learner.settings.to_json(), CONFIG: plan.config.to_json(), DATA: plan.recipe.to_json()}

@@ -69,7 +69,8 @@ class Controller(nn.Module):
     def loss(self, batch: Batch, draws: Draws, augment: bool = True) -> Loss:
         """Squared error of what the network answers, over steps that are no padding, dimensions that the source has,
         and, where a delay was drawn, steps that are not committed yet. ``augment=False``: for validation."""
-        with torch.no_grad():
+        # Geometry in half precision would be off by millimetres.
+        with torch.no_grad(), torch.autocast(batch["state"].device.type, enabled=False):
             prepared = self.encoder.prepare(batch, draws if augment else None)
             chunk = self.space.encode(batch["action"], prepared)
             noise = draws.normal(self.basis.tokens, self.basis.dim).to(chunk)
