@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dexloop.datasets.schema import STATE
 from dexloop.hardware.errors import BadInput
 from dexloop.train.controller.config import ControllerConfig, preset, with_objective
+from dexloop.train.settings import DEFAULTS
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineAnnealingWithWarmupSchedulerConfig
@@ -49,9 +50,11 @@ class DexloopControllerConfig(PreTrainedConfig):
     average: float = 0.999
     """Decay of the moving average of the weights, which is what acts; 0 = no average."""
 
-    lr: float = 3e-4
+    lr: float | None = None
+    """Largest learning rate; None: the preset's, as in `train controller`."""
     weight_decay: float = 1e-4
-    warmup_steps: int = 200
+    warmup_steps: int | None = None
+    """Steps until it is reached; then a half cosine down to 0. None: the preset's."""
     action_feature_names: list[str] | None = None
     """Names of the 13 commands; the trainer fills them in from the data set."""
 
@@ -101,10 +104,12 @@ class DexloopControllerConfig(PreTrainedConfig):
         return None
 
     def get_optimizer_preset(self) -> AdamWConfig:
-        return AdamWConfig(lr=self.lr, betas=(0.95, 0.999), weight_decay=self.weight_decay, grad_clip_norm=1.0)
+        lr = DEFAULTS[self.preset].lr if self.lr is None else self.lr
+        return AdamWConfig(lr=lr, betas=(0.95, 0.999), weight_decay=self.weight_decay, grad_clip_norm=1.0)
 
     def get_scheduler_preset(self) -> CosineAnnealingWithWarmupSchedulerConfig:
-        return CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=self.warmup_steps)
+        steps = DEFAULTS[self.preset].warmup if self.warmup_steps is None else self.warmup_steps
+        return CosineAnnealingWithWarmupSchedulerConfig(num_warmup_steps=steps)
 
     def validate_features(self) -> None:
         """Raises BadInput where state or action is not the robot's."""

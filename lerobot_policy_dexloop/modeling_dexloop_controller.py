@@ -56,8 +56,7 @@ class DexloopControllerPolicy(PreTrainedPolicy):
                 demonstrations, rows, episodes = self._demonstrations, config.fit_rows, config.fit_episodes
                 self.controller.fit(lambda: demonstrations.fit_batches(rows, episodes))
         if config.average:
-            frozen = {id(p): p for p in self.controller.parameters() if not p.requires_grad}
-            self.average = copy.deepcopy(self.controller, frozen).requires_grad_(False)  # shares what is frozen
+            self.average = copy.deepcopy(self.controller).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._generator = torch.Generator().manual_seed(config.seed)
         self.reset()
@@ -113,10 +112,7 @@ class DexloopControllerPolicy(PreTrainedPolicy):
         if self.config.average:
             step = int(self.updates)
             decay = min(self.config.average, (1 + step) / (10 + step))
-            learnt = dict(self.controller.named_parameters())
-            for name, parameter in self.average.named_parameters():
-                if learnt[name].requires_grad:
-                    parameter.lerp_(learnt[name], 1 - decay)
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.controller.parameters()), 1 - decay)
         self.updates += 1
 
     # -- acting ----------------------------------------------------------------------------------------------------
