@@ -51,7 +51,9 @@ class RmsNorm(nn.Module):
         if not self._centred:
             return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
         wide = x.float()  # a variance in bf16 is off by a percent
-        return (wide * torch.rsqrt(wide.var(-1, keepdim=True) + self._eps)).to(x.dtype) * self.weight
+        # The same as var(), which takes six times as long on a CPU.
+        variance = (wide - wide.mean(-1, keepdim=True)).square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
+        return (wide * torch.rsqrt(variance + self._eps)).to(x.dtype) * self.weight
 
 
 class SelfAttention(nn.Module):
