@@ -5,7 +5,9 @@ import pytest
 import torch
 from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput
+from dexloop.hardware.geometry import inverse, rot_z, transform
 from dexloop.hardware.kinematics import ArmKinematics
+from dexloop.hardware.rig import DEXGRASPVLA_RIG
 from dexloop.train.controller.actions import Normalizer, action_space, chunk_basis
 from dexloop.train.controller.config import ActionConfig
 from dexloop.train.controller.geometry import rotation_to_six, six_to_rotation, world_T_palm
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 LIMITS = ArmKinematics().limits
 JOINTS = ActionConfig(space="joints", horizon=8, tokens=8, normal="limits")
 OBJECT = ActionConfig(space="hand_to_object", horizon=8, tokens=4)
+HERE = ActionConfig(space="hand_from_here", horizon=8, tokens=4)
 
 
 def paths(seed: int, rows: int = 3, horizon: int = 8) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -75,10 +78,10 @@ def test_any_six_numbers_make_a_rotation(numbers: list[float]) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31))
-def test_the_hand_goes_where_the_commands_sent_it(seed: int) -> None:
+@given(st.integers(0, 2**31), st.sampled_from([OBJECT, HERE]))
+def test_the_hand_goes_where_the_commands_sent_it(seed: int, config: ActionConfig) -> None:
     commands, context = paths(seed)
-    space = action_space(OBJECT)
+    space = action_space(config)
     space.fit(space.raw(commands, context).flatten(0, 1))
     back = space.decode(space.encode(commands, context), context)
     wanted, reached = world_T_palm(commands[..., :7]), world_T_palm(back[..., :7])
@@ -97,7 +100,34 @@ def test_actions_are_the_same_wherever_object_and_hand_are_together() -> None:
     assert torch.allclose(raw[..., :3].double() + context["anchor"].double()[:, None], palm, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [JOINTS, OBJECT])
+def test_from_here_a_hand_that_stays_goes_nowhere() -> None:
+    commands, context = paths(4)
+    raw = action_space(HERE).raw(commands[:, :1].expand(-1, 8, -1), {"state": commands[:, 0]})
+    assert torch.allclose(raw[..., :3], torch.zeros(3), atol=1e-6)
+    assert torch.allclose(raw[..., 3:9], torch.tensor([1.0, 0, 0, 0, 1, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("turn_deg", [-12.0, 8.0, 20.0])
+def test_from_here_a_motion_is_the_same_at_every_heading_and_place(turn_deg: float) -> None:
+    """The same motion of the palm, turned about the vertical and moved over the table."""
+    rig, kinematics = DEXGRASPVLA_RIG.arms[0], ArmKinematics()
+    commands, _ = paths(5, rows=1)
+    palm = world_T_palm(commands[0, :, :7]).numpy()
+    about = transform(None, palm[0, :3, 3])
+    turn = transform(rot_z(np.deg2rad(turn_deg)), np.array([0.01, -0.02, 0.01]))
+    turned = about @ turn @ inverse(about) @ palm
+    flange = inverse(rig.world_T_base) @ turned @ inverse(rig.flange_T_palm)
+    found = [kinematics.ik(pose, START_ARM_Q) for pose in flange]
+    assert all(answer.ok for answer in found)
+    other = commands.clone()
+    other[0, :, :7] = torch.tensor(np.stack([answer.q for answer in found]))
+    space = action_space(HERE)
+    one, two = (space.raw(c, {"state": c[:, 0]}) for c in (commands, other))
+    assert float(one[..., :3].abs().max()) > 0.01
+    assert torch.allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [JOINTS, OBJECT, HERE])
 def test_what_comes_out_is_within_the_limits(config: ActionConfig) -> None:
     commands, context = paths(1)
     space = action_space(config)

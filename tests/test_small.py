@@ -125,13 +125,20 @@ def test_only_the_hand_s_pose_is_seen_of_the_arm() -> None:
             assert torch.allclose(one[name], two[name], atol=1e-4), name
 
 
-def test_hand_features_are_relative_to_the_target() -> None:
+def test_hand_features_say_how_the_palm_stands_to_the_target() -> None:
     made, data = SmallEncoder(SmallEncoderConfig(), WIDTH), batch(2)
     prepared = made.prepare(data, None)
     palm = world_T_palm(data["state"][:, :7]).float()
-    assert torch.allclose(prepared["hand"][:, :3] * 0.2, palm[:, :3, 3] - prepared["anchor"], atol=1e-5)
-    assert torch.allclose(prepared["hand"][:, 3:6], palm[:, :3, 0], atol=1e-5)
-    assert torch.allclose((prepared["hand"][:, -6:] + 1) / 2, data["state"][:, 7:], atol=1e-6)
+    hand, offset = prepared["hand"], palm[:, :3, 3] - prepared["anchor"]
+    assert torch.allclose(hand[:, :3].norm(dim=1) * 0.2, offset.norm(dim=1), atol=1e-5)
+    assert torch.allclose(hand[:, 2] * 0.2, offset[:, 2], atol=1e-5)  # upright axes
+    # The palm points forward in them, and what it sees in front is in its own frame what the world says.
+    assert torch.allclose(hand[:, 4], torch.zeros(2), atol=1e-6)
+    assert (hand[:, 3] > 0).all()
+    in_palm = (-offset[:, None] @ palm[:, :3, :3])[:, 0]
+    assert torch.allclose(hand[:, 10:13] * 0.2, in_palm, atol=1e-5)
+    assert torch.allclose((hand[:, 13:19] + 1) / 2, data["state"][:, 7:], atol=1e-6)
+    assert torch.allclose(hand[:, 19:].norm(dim=1), torch.ones(2), atol=1e-5)
 
 
 def test_every_part_is_learnt() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from dexloop.hardware.rig import DEXGRASPVLA_RIG
 from dexloop.train.controller.draws import Draws
-from dexloop.train.controller.geometry import HeadCamera, Target, look, world_T_palm
+from dexloop.train.controller.geometry import HeadCamera, Target, heading, look, six_to_rotation, world_T_palm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +99,28 @@ def test_what_is_not_seen_is_zero_and_said_so(how: str) -> None:
     assert int(target.pixels) == 0
     for name in ("points", "centre", "low", "high", "covariance", "anchor"):
         assert not getattr(target, name).any(), name
+
+
+def test_seen_from_a_turned_frame_a_long_object_lies_the_other_way() -> None:
+    target = seen(*picture(np.array([0.3, 0.0, 0.0]), np.array([0.5, 0.03, 0.04])))
+    quarter = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    turned = target.seen_from(target.anchor, quarter)
+    assert turned.covariance[0, 2] > 10 * turned.covariance[0, 0]
+    sizes, swapped = target.high - target.low, turned.high - turned.low
+    assert torch.allclose(sizes[0, [1, 0, 2]], swapped[0], atol=2e-3)
+    assert ((turned.low + turned.high) / 2)[0, :2].abs().max() < 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6))
+def test_a_heading_is_an_upright_frame(numbers: list[float]) -> None:
+    palm = six_to_rotation(torch.tensor([numbers], dtype=torch.float64))
+    level = heading(palm)
+    assert torch.allclose(level[0].T @ level[0], torch.eye(3, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(level[0, :, 2], torch.tensor([0.0, 0, 1], dtype=torch.float64))
+    forward = (level.transpose(1, 2) @ palm)[0, :, 0]
+    assert abs(float(forward[1])) < 1e-8
+    assert float(forward[0]) >= 0
 
 
 def test_rows_of_a_batch_do_not_mix() -> None:

@@ -13,7 +13,7 @@ from ...hardware.geometry import inverse
 from ...hardware.kinematics import ArmKinematics
 from ...hardware.rig import DEXGRASPVLA_RIG
 from .config import ActionConfig
-from .geometry import ARM_DOF, rotation_to_six, six_to_rotation, world_T_palm
+from .geometry import ARM_DOF, heading, rotation_to_six, six_to_rotation, world_T_palm
 from .parts import Batch
 
 COMMAND_DIM = 13
@@ -104,9 +104,14 @@ class JointSpace(nn.Module):
         return action_mask
 
 
-class HandToObjectSpace(nn.Module):
-    """Where the palm goes from the object: 3 numbers from ``context["anchor"]`` to the palm (m, world axes), 6 of its
-    rotation in the world (first two columns, 1812.07035), 6 openings.
+class HandSpace(nn.Module):
+    """Where the palm goes, seen from a frame: 3 numbers of its position (m), 6 of its rotation (first two columns,
+    1812.07035), 6 openings. Which frame is the difference between
+
+    - ``hand_to_object``: at ``context["anchor"]``, axes of the world: what is learnt is where to be at the object;
+    - ``hand_from_here``: at the palm as ``context["state"]`` has it. Positions along axes that are turned with the
+      palm's heading but stay upright, rotations from the palm's own: what is learnt is where to go next. Numbers
+      stay small where precision counts, and behaviour that was shown at one heading holds at every other.
 
     The way back chooses among the arm's solutions the one next to the arm's present joints, step by step; a pose
     that the arm does not reach becomes the nearest that it does.
@@ -116,13 +121,25 @@ class HandToObjectSpace(nn.Module):
 
     def __init__(self, config: ActionConfig) -> None:
         super().__init__()
+        self._from_here = config.space == "hand_from_here"
         self.normalizer = Normalizer(self.dim, config.normal)
 
     def raw(self, commands: Tensor, context: Batch) -> Tensor:
+        origin, axes, attitude = self._frame(context)
         palm = world_T_palm(commands[..., :ARM_DOF])  # (B, H, 4, 4)
-        position = palm[..., :3, 3] - context["anchor"].double()[:, None]
-        pose = torch.cat([position, rotation_to_six(palm[..., :3, :3])], -1)
+        position = (palm[..., :3, 3] - origin) @ axes
+        rotation = attitude.transpose(1, 2)[:, None] @ palm[..., :3, :3]
+        pose = torch.cat([position, rotation_to_six(rotation)], -1)
         return torch.cat([pose.to(commands), commands[..., ARM_DOF:]], -1)
+
+    def _frame(self, context: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Origin (B, 1, 3), axes of positions (B, 3, 3) and of rotations (B, 3, 3), float64."""
+        if self._from_here:
+            palm = world_T_palm(context["state"][:, :ARM_DOF])
+            return palm[:, None, :3, 3], heading(palm[:, :3, :3]), palm[:, :3, :3]
+        anchor = context["anchor"].double()[:, None]
+        world = torch.eye(3, dtype=torch.float64, device=anchor.device).expand(len(anchor), 3, 3)
+        return anchor, world, world
 
     def fit(self, raw: Tensor) -> None:
         self.normalizer.fit(raw)
@@ -135,9 +152,10 @@ class HandToObjectSpace(nn.Module):
 
     def decode(self, encoded: Tensor, context: Batch) -> Tensor:
         raw = self.normalizer.denormalize(encoded.double())
+        origin, axes, attitude = self._frame(context)
         pose = torch.eye(4, dtype=torch.float64).repeat(*raw.shape[:-1], 1, 1)
-        pose[..., :3, 3] = (raw[..., :3] + context["anchor"].to(raw)[:, None]).cpu()
-        pose[..., :3, :3] = six_to_rotation(raw[..., 3:9]).cpu()
+        pose[..., :3, 3] = (raw[..., :3] @ axes.transpose(1, 2) + origin).cpu()
+        pose[..., :3, :3] = (attitude[:, None] @ six_to_rotation(raw[..., 3:9])).cpu()
         base_T_flange = _BASE_T_WORLD @ pose.numpy() @ _PALM_T_FLANGE
         near = context["state"][:, :ARM_DOF].detach().cpu().double().numpy()
         arm = np.stack([self._follow(poses, q) for poses, q in zip(base_T_flange, near, strict=True)])
@@ -227,11 +245,11 @@ class PcaBasis(nn.Module):
         return (learn.flatten(1) @ self.components**2).reshape(len(learn), self.tokens, self.dim)
 
 
-def action_space(config: ActionConfig) -> JointSpace | HandToObjectSpace:
+def action_space(config: ActionConfig) -> JointSpace | HandSpace:
     """The action space (:class:`.parts.ActionSpace`) that ``config`` names."""
-    if config.space not in ("joints", "hand_to_object"):
-        raise BadInput(f"action space is {config.space!r}: expected joints or hand_to_object.")
-    return JointSpace(config) if config.space == "joints" else HandToObjectSpace(config)
+    if config.space not in ("joints", "hand_to_object", "hand_from_here"):
+        raise BadInput(f"action space is {config.space!r}: expected joints, hand_to_object or hand_from_here.")
+    return JointSpace(config) if config.space == "joints" else HandSpace(config)
 
 
 def chunk_basis(config: ActionConfig, dim: int) -> TimeBasis | PcaBasis:

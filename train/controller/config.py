@@ -40,8 +40,9 @@ class ObjectiveConfig:
 class ActionConfig:
     """What a chunk is in the network's eyes."""
 
-    space: Literal["joints", "hand_to_object"] = "hand_to_object"
-    """joints: the 13 commands; hand_to_object: position of the palm from the object, its rotation, openings."""
+    space: Literal["joints", "hand_to_object", "hand_from_here"] = "hand_to_object"
+    """joints: the 13 commands; the others: the palm's pose and the openings, the pose seen from the object
+    (hand_to_object) or from where the palm is (hand_from_here)."""
     horizon: int = 32
     """Commands per chunk, at ``rate_hz``."""
     rate_hz: int = 20

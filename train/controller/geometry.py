@@ -49,6 +49,17 @@ def six_to_rotation(six: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
+def heading(rotation: Tensor) -> Tensor:
+    """(B, 3, 3) world_R_palm -> (B, 3, 3) world_R_level: upright, its x axis over the table as the palm's points. Where
+    the palm points straight up or down its heading is that of the world."""
+    x = _unit(rotation[:, :2, 0], rotation.new_tensor([1.0, 0.0]))
+    out = torch.zeros_like(rotation)
+    out[:, :2, 0] = x
+    out[:, 0, 1], out[:, 1, 1] = -x[:, 1], x[:, 0]
+    out[:, 2, 2] = 1
+    return out
+
+
 def _unit(vector: Tensor, otherwise: Tensor) -> Tensor:
     length = vector.norm(dim=-1, keepdim=True)
     other = otherwise / otherwise.norm(dim=-1, keepdim=True)
@@ -94,7 +105,7 @@ class HeadCamera:
 
 @dataclass(frozen=True)
 class Target:
-    """What masked depth says about an object, world frame. All zeros where it is not ``seen``."""
+    """What masked depth says about an object. In world axes as :func:`look` gives it; all zeros where not ``seen``."""
 
     points: Tensor  # (B, N, 3) m, on its visible surface
     centre: Tensor  # (B, 3) m, median of the points: mask and depth errors at the edge do not move it
@@ -104,10 +115,30 @@ class Target:
     pixels: Tensor  # (B,) how many pixels show it
     seen: Tensor  # (B,) bool
 
+    @staticmethod
+    def of(points: Tensor, pixels: Tensor) -> Target:
+        """Describe points (B, N, 3) m, which ``pixels`` (B,) were chosen from."""
+        seen = pixels > 0
+        points = torch.where(seen[:, None, None], points, 0.0)
+        count = points.shape[1]
+        ordered = points.sort(1).values
+        edge = int(_EDGE * count)
+        low, high = ordered[:, edge], ordered[:, count - 1 - edge]
+        centre = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+        # Around the median, of points inside the box only: an edge pixel far behind counts as if at the box's side.
+        spread = (torch.minimum(torch.maximum(points, low[:, None]), high[:, None]) - centre[:, None])[..., :2]
+        moment = spread.transpose(1, 2) @ spread / count
+        covariance = torch.stack([moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 1]], -1)
+        return Target(points, centre, low, high, covariance, pixels, seen)
+
+    def seen_from(self, origin: Tensor, axes: Tensor) -> Target:
+        """The same from a frame at ``origin`` (B, 3) with ``axes`` (B, 3, 3) as columns: its box is along them."""
+        return Target.of((self.points - origin[:, None]) @ axes, self.pixels)
+
     @property
     def anchor(self) -> Tensor:
         """(B, 3) m, the middle of an object that stands on the table: of its box, half as high as its top. Nearer to
-        its centre than the points' median, which is on the side of the camera."""
+        its centre than the points' median, which is on the side of the camera. In world axes only."""
         middle = (self.low + self.high) / 2
         return torch.cat([middle[:, :2], self.high[:, 2:] / 2], 1)
 
@@ -117,28 +148,16 @@ def look(
 ) -> Target:
     """The target in a window: depth (B, h, w) m, 0 invalid; mask (B, h, w) bool; origin (B, 2) px; by ``points``
     pixels of it, evenly over the mask in reading order, with ``draws`` each at random in its share."""
-    heights = camera.heights(depth, origin)
     valid = mask & (depth > 0)
-    above = valid & (heights > TABLE_M)
+    above = valid & (camera.heights(depth, origin) > TABLE_M)
     # All that is left of a target pressed flat by a bad calibration is better than nothing.
     enough = above.flatten(1).sum(1) > 0.1 * valid.flatten(1).sum(1)
     valid = torch.where(enough[:, None, None], above, valid)
-    pixels = valid.flatten(1).sum(1)
-    seen = pixels > 0
     place = _choose(valid.flatten(1), points, draws)  # (B, N) into the window
     width = depth.shape[2]
     xy = torch.stack([place % width, place // width], -1) + origin[:, None]
     cloud = camera.points(xy.to(depth), depth.flatten(1).gather(1, place))
-    cloud = torch.where(seen[:, None, None], cloud, 0.0)
-    ordered = cloud.sort(1).values
-    edge = int(_EDGE * points)
-    low, high = ordered[:, edge], ordered[:, points - 1 - edge]
-    centre = (ordered[:, (points - 1) // 2] + ordered[:, points // 2]) / 2
-    # Around the median, of points inside the box only: an edge pixel far behind counts as if at the box's side.
-    spread = (torch.minimum(torch.maximum(cloud, low[:, None]), high[:, None]) - centre[:, None])[..., :2]
-    moment = spread.transpose(1, 2) @ spread / points
-    covariance = torch.stack([moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 1]], -1)
-    return Target(cloud, centre, low, high, covariance, pixels, seen)
+    return Target.of(cloud, valid.flatten(1).sum(1))
 
 
 def _choose(valid: Tensor, points: int, draws: Draws | None) -> Tensor:

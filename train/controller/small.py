@@ -13,10 +13,10 @@ from ..views import View
 from .config import SmallEncoderConfig
 from .corruption import corrupt_depth, corrupt_edges, corrupt_tracking, jitter_colours, moved
 from .draws import Draws
-from .geometry import ARM_DOF, HeadCamera, Target, look, rotation_to_six, world_T_palm
+from .geometry import ARM_DOF, HeadCamera, Target, heading, look, rotation_to_six, world_T_palm
 from .parts import Batch
 
-HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES = 19, 29, 6
+HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES = 21, 29, 6
 _NEAR_M, _FAR_M = 0.05, 0.2  # what becomes 1: sizes of objects and clearances; distances of the hand
 _WRIST_M = 0.3  # wrist depth that becomes 1
 
@@ -72,16 +72,22 @@ class SmallEncoder(nn.Module):
         now, depth, mask, heights = self._look(batch, "window", points, noise, draws)
         palm = world_T_palm(batch["state"][:, :ARM_DOF]).to(before.centre)
         anchor = torch.where(before.seen[:, None], before.anchor, before.centre.new_tensor(NOWHERE))
+        # All positions from the anchor, along upright axes that are turned with the palm's heading: what was shown at
+        # one heading is then the same at every other.
+        axes = heading(palm[:, :3, :3])
+        offset = ((palm[:, None, :3, 3] - anchor[:, None]) @ axes)[:, 0]
+        tilt = axes.transpose(1, 2) @ palm[:, :3, :3]
+        before, now = before.seen_from(anchor, axes), now.seen_from(anchor, axes)
         out = {
             "state": batch["state"],
             "anchor": anchor,
-            "hand": _hand(batch["state"], palm, anchor),
-            "now": _target(now, before, palm, anchor),
-            "reference": _target(before, before, palm, anchor),
+            "hand": _hand(batch["state"], offset, tilt, axes, anchor),
+            "now": _target(now, before, offset, tilt, anchor),
+            "reference": _target(before, before, offset, tilt, anchor),
         }
         if self.points is not None:
-            out["points.now"] = _points(now, palm, anchor)
-            out["points.reference"] = _points(before, palm, anchor)
+            out["points.now"] = _points(now, offset, tilt)
+            out["points.reference"] = _points(before, offset, tilt)
         if self.crop is not None:
             out["crop"] = self._crop(batch["window.rgb"], depth, mask, heights - anchor[:, 2, None, None], draws)
         if self.wrist is not None:
@@ -145,36 +151,33 @@ NOWHERE = (0.4, 0.0, 0.05)
 """Where an object that was never seen is taken to be (m, world): over the middle of the table. Its tokens say so."""
 
 
-def _hand(state: Tensor, palm: Tensor, anchor: Tensor) -> Tensor:
-    """(B, 19): palm from the anchor in world axes, its rotation, its height, the anchor in the palm frame, openings."""
-    position, rotation = palm[:, :3, 3], palm[:, :3, :3]
-    offset = position - anchor
+def _hand(state: Tensor, offset: Tensor, tilt: Tensor, axes: Tensor, anchor: Tensor) -> Tensor:
+    """(B, 21): the palm from the anchor, its tilt (6), its height, the anchor in the palm frame, openings, heading."""
     return torch.cat(
         [
             offset / _FAR_M,
-            rotation_to_six(rotation),
-            position[:, 2:] / _FAR_M,
-            _turned(rotation, -offset) / _FAR_M,
+            rotation_to_six(tilt),
+            (offset + anchor)[:, 2:] / _FAR_M,
+            _turned(tilt, -offset) / _FAR_M,
             2 * state[:, ARM_DOF:] - 1,
+            axes[:, :2, 0],
         ],
         1,
     )
 
 
-def _target(target: Target, reference: Target, palm: Tensor, anchor: Tensor) -> Tensor:
+def _target(target: Target, reference: Target, offset: Tensor, tilt: Tensor, anchor: Tensor) -> Tensor:
     """(B, 29): box and centre from the anchor, in the palm frame, and over the table; how long and which way it lies;
     how much of it shows; where the anchor is. Zeros but for the last five where it is not seen."""
     box = torch.stack([target.centre, target.low, target.high], 1)  # (B, 3, 3)
     middle = (target.low + target.high) / 2
-    in_palm = torch.stack(
-        [_turned(palm[:, :3, :3], target.centre - palm[:, :3, 3]), _turned(palm[:, :3, :3], middle - palm[:, :3, 3])], 1
-    )
+    in_palm = torch.cat([_turned(tilt, target.centre - offset), _turned(tilt, middle - offset)], 1)
     shown = torch.log1p(target.pixels.to(anchor))[:, None]
     share = (target.pixels / reference.pixels.clamp_min(1)).clamp(0, 2).to(anchor)[:, None]
     sizes = [
-        (box - anchor[:, None]).flatten(1) / _NEAR_M,
-        in_palm.flatten(1) / _FAR_M,
-        box[:, :, 2] / _NEAR_M,
+        box.flatten(1) / _NEAR_M,
+        in_palm / _FAR_M,
+        (box[:, :, 2] + anchor[:, 2:]) / _NEAR_M,
         _lying(target.covariance),
         shown / 5,
         share,
@@ -195,15 +198,14 @@ def _lying(covariance: Tensor) -> Tensor:
     return torch.cat([axes / _NEAR_M, direction], 1)
 
 
-def _points(target: Target, palm: Tensor, anchor: Tensor) -> Tensor:
-    """(B, N, 6): points from the anchor in world axes, and in the palm frame. Zeros where the target is not seen."""
-    from_palm = (target.points - palm[:, None, :3, 3]) @ palm[:, :3, :3]
-    out = torch.cat([(target.points - anchor[:, None]) / _NEAR_M, from_palm / _FAR_M], -1)
-    return out * target.seen.to(out)[:, None, None]
+def _points(target: Target, offset: Tensor, tilt: Tensor) -> Tensor:
+    """(B, N, 6): points from the anchor, and in the palm frame. Zeros where the target is not seen."""
+    from_palm = (target.points - offset[:, None]) @ tilt
+    return torch.cat([target.points / _NEAR_M, from_palm / _FAR_M], -1) * target.seen.to(offset)[:, None, None]
 
 
 def _turned(rotation: Tensor, vector: Tensor) -> Tensor:
-    """(B, 3) in the world -> in the frame whose axes are the columns of rotation (B, 3, 3)."""
+    """(B, 3) -> in the frame whose axes are the columns of rotation (B, 3, 3)."""
     return (vector[:, None] @ rotation)[:, 0]
 
 
