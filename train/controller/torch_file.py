@@ -15,8 +15,10 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +57,7 @@ _PICKLE_ERRORS = (
     ValueError,
 )
 """What a nonsensical pickle makes Python's reader raise."""
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError, struct.error, zlib.error)
 
 
 class Foreign:
@@ -193,7 +196,7 @@ class TorchFile:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _ZIP_ERRORS as error:
             raise BadInput(f"{path} is not a readable torch.save file ({error}): fetch it again.") from error
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in self._zip.infolist()):
             raise BadInput(f"{path} holds compressed parts, which torch.save never writes: it is not read.")
@@ -230,5 +233,5 @@ class TorchFile:
     def _read(self, entry: str) -> bytes:
         try:
             return self._zip.read(self._folder + entry)
-        except (OSError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        except _ZIP_ERRORS as error:
             raise BadInput(f"{self.path} is damaged ({error}): fetch it again.") from error
