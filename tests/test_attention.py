@@ -206,6 +206,7 @@ def test_a_video_of_an_episode(recorded: tuple[Path, Path], tmp_path: Path) -> N
 
 def test_what_cannot_be_drawn(recorded: tuple[Path, Path], tmp_path: Path) -> None:
     root, checkpoint = recorded
+    save_controller(controller(replace(SMALL, robot_type="two_arms")), tmp_path / "stranger")
     for options, words in (
         ({"row": 12}, "row 12 does not exist: the episode has 0..11"),
         ({"every": 0}, "--every is 0"),
@@ -214,6 +215,7 @@ def test_what_cannot_be_drawn(recorded: tuple[Path, Path], tmp_path: Path) -> No
         ({"checkpoint": root}, "holds no controller"),
         ({"dataset": str(tmp_path / "no_set")}, "there is no data set"),
         ({"row": 1, "block": 5}, "no block 5"),
+        ({"checkpoint": tmp_path / "stranger"}, "set is of robot 'rm75_gor', the controller is for 'two_arms'"),
     ):
         settings = {"checkpoint": checkpoint, "dataset": str(root), "out": tmp_path / "out", **options}
         with pytest.raises(BadInput, match=words):

@@ -43,6 +43,7 @@ class Attention:
         from ..datasets.home import home, parse_episode, resolve_existing
         from ..datasets.reader import DatasetReader
         from .controller.policy import ControllerPolicy
+        from .data.chunks import check_robot
         from .prepare import load_init
 
         if not self.checkpoint.exists():
@@ -50,7 +51,9 @@ class Attention:
         reader = DatasetReader(resolve_existing(self.dataset))
         index = parse_episode(self.episode, len(reader))
         rows = self._rows(reader.meta(index).rows)
-        policy = ControllerPolicy(load_init(self.checkpoint), device=self.device)
+        controller = load_init(self.checkpoint)
+        check_robot(reader, controller.config.action, controller.config.robot_type)
+        policy = ControllerPolicy(controller, device=self.device)
         folder = self.out or home() / "outputs" / reader.root.name
         folder.mkdir(parents=True, exist_ok=True)
         if self.row is not None:
