@@ -55,7 +55,11 @@ class Learner:
         self._parameters = dict(controller.named_parameters())
         self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=settings.lr, betas=(0.95, 0.999), weight_decay=settings.weight_decay
+            self._parameters.values(),
+            lr=settings.lr,
+            betas=(0.95, 0.999),
+            weight_decay=settings.weight_decay,
+            fused=True,  # one pass over the parameters: a third of the time
         )
 
     def step(self, step: int, batch: Batch, draws: Draws, votes: tuple[bool, ...] = ()) -> Step:

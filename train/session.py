@@ -274,5 +274,6 @@ def _farewell(run: RunFolder, standing: Standing, ending: Ending, settings: Sett
         f"{run.path / 'best'}: the policy of step {standing.best_step}, fingertips {standing.best:.1f} mm off on "
         f"held-out episodes ({DECISIVE}); last/ is that of step {standing.step}; curves.png shows all.\n"
         f"Next: python cli.py train attention --checkpoint {run.path / 'best'} --dataset {settings.dataset} --episode "
-        f"{recipe.validation[0]}"
+        f"{recipe.validation[0]}\n"
+        f"      python benchmarks/closed_loop.py --policy {run.path / 'best'} --split validation"
     )
