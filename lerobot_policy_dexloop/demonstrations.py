@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from dexloop.datasets import rle
-from dexloop.datasets.reader import DatasetReader
+from dexloop.datasets.reader import DatasetReader, EpisodeData
 from dexloop.datasets.schema import ACTION, STATE
 from dexloop.hardware.errors import BadInput, DatasetError
 from dexloop.train.controller.config import ControllerConfig
@@ -34,8 +34,8 @@ Rows = NDArray[np.int64]
 class Demonstrations:
     """The data set at ``root``, as much of it as a controller of ``config`` with such views learns from.
 
-    Masks stay in memory as text, 300 bytes a row; the first looks are decoded when they are first needed, about half a
-    megabyte an episode. Raises BadInput where the data set is of another robot or rate, or lacks masks, cameras or
+    Masks stay in memory as text, 300 bytes a row; the first looks are decoded when they are first needed, 75 kB a row
+    with the small preset. Raises BadInput where the data set is of another robot or rate, or lacks masks, cameras or
     depth.
     """
 
@@ -61,26 +61,29 @@ class Demonstrations:
         self._usable = np.isin(np.arange(len(reader)), usable_episodes(reader, failures))
         self._texts = [self._masks_of(index) for index in range(len(reader))]
         self._first_looks: dict[tuple[int, int], Arrays] = {}
+        self._read: EpisodeData | None = None  # the last one
 
     def complete(self, batch: Mapping[str, Any], draws: Draws | None) -> Batch:
         """LeRobot's training batch -> the controller's. ``draws`` chooses reference rows and lags; without it the
         reference is row 0 and nothing is lagged. Raises DatasetError where the batch is of another data set."""
+        learn = torch.from_numpy(self._usable[self._places(batch)[0]]).to(batch[ACTION].device)
+        return self.seen(batch, draws) | {
+            "action": batch[ACTION].float(),
+            "action_is_pad": batch["action_is_pad"],
+            "action_mask": learn[:, None].expand(-1, COMMANDS),
+        }
+
+    def seen(self, batch: Mapping[str, Any], draws: Draws | None) -> Batch:
+        """:meth:`complete` without what is to be learnt."""
         episodes, rows = self._places(batch)
         masks = [self._mask(episode, row) for episode, row in zip(episodes, rows, strict=True)]
         moments = observations(batch, self._views, masks, self._depth_unit_m)
-        seen = [
+        arrays = [
             follow(self._views, moment, self._centres(episode, row))
             for moment, episode, row in zip(moments, episodes, rows, strict=True)
         ]
-        out = {key: np.stack([arrays[key] for arrays in seen]) for key in seen[0]} | self._extras(episodes, rows, draws)
-        ready = {key: torch.from_numpy(array) for key, array in out.items()}
-        ready |= {
-            "state": batch[STATE].float(),
-            "action": batch[ACTION].float(),
-            "action_is_pad": batch["action_is_pad"],
-        }
-        ready["action_mask"] = torch.from_numpy(self._usable[episodes])[:, None].expand(-1, COMMANDS)
-        return {key: tensor.to(batch[STATE].device) for key, tensor in ready.items()}
+        out = _stacked(arrays) | self._extras(episodes, rows, draws) | {"state": batch[STATE].float().cpu().numpy()}
+        return {key: torch.from_numpy(array).to(batch[STATE].device) for key, array in out.items()}
 
     def fit_batches(self, count: int, episodes: Sequence[int] | None, size: int = 64) -> Iterator[Batch]:
         """About ``count`` rows, spread evenly over the usable of ``episodes`` (default: all), in batches."""
@@ -147,16 +150,16 @@ class Demonstrations:
         }
         return follow(views, Observation(np.zeros(COMMANDS), black, {}, self._mask(episode, row)), centres)
 
-    def _extras(self, episodes: Rows, rows: Rows, draws: Draws | None) -> dict[str, NDArray[Any]]:
-        first, lagged = np.zeros_like(rows), None
+    def _extras(self, episodes: Rows, rows: Rows, draws: Draws | None) -> Arrays:
+        """``reference.*`` and ``lagged.*``."""
+        first = np.zeros_like(rows)
         if draws is not None:
             first = (draws.uniform().numpy() * (np.minimum(rows, self._reference_rows) + 1)).astype(np.int64)
-            lagged = np.maximum(rows - 1 - draws.integers(LAG_ROWS).numpy(), 0)
-        looks = [self._first_look(int(e), int(row)) for e, row in zip(episodes, first, strict=True)]
-        out = {key: np.stack([look[key] for look in looks]) for key in looks[0]}
-        if lagged is not None:
-            late = [self._outlines(e, row, self._centres(e, row)) for e, row in zip(episodes, lagged, strict=True)]
-            out |= {f"lagged.{key}": np.stack([arrays[key] for arrays in late]) for key in late[0]}
+        out = _stacked([self._first_look(int(e), int(row)) for e, row in zip(episodes, first, strict=True)])
+        if draws is not None:
+            earlier = np.maximum(rows - 1 - draws.integers(LAG_ROWS).numpy(), 0)
+            late = [self._outlines(e, row, self._centres(e, row)) for e, row in zip(episodes, earlier, strict=True)]
+            out |= {f"lagged.{key}": array for key, array in _stacked(late).items()}
         return out
 
     def _first_look(self, episode: int, row: int) -> Arrays:
@@ -178,8 +181,9 @@ class Demonstrations:
         return Observation(self._columns(episode)[0][row], rgb, depth, self._mask(episode, row))
 
     def _columns(self, episode: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        columns = self.reader.episode(episode).columns
-        return np.asarray(columns[STATE]), np.asarray(columns[ACTION])
+        if self._read is None or self._read.meta.index != episode:
+            self._read = self.reader.episode(episode)
+        return np.asarray(self._read.columns[STATE]), np.asarray(self._read.columns[ACTION])
 
     def _sample(self, episode: int, row: int) -> Batch:
         """One sample without LeRobot, to learn statistics from."""
@@ -190,3 +194,7 @@ class Demonstrations:
         arrays |= {"state": states[row], "action": actions[np.minimum(steps, len(actions) - 1)]}
         arrays |= {"action_is_pad": steps >= len(actions), "action_mask": np.ones(COMMANDS, bool)}
         return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+
+
+def _stacked(rows: Sequence[Arrays]) -> Arrays:
+    return {key: np.stack([arrays[key] for arrays in rows]) for key in rows[0]}

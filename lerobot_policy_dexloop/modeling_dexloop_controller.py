@@ -164,7 +164,7 @@ class DexloopControllerPolicy(PreTrainedPolicy):
         camera = mask_camera(self._views)
         live = camera is not None and MASK_KEY.format(camera=camera) in batch
         if self._demonstrations is not None and "index" in batch and not live:
-            return self._demonstrations.complete(batch, None)
+            return self._demonstrations.seen(batch, None)
         moments = observations(batch, self._views, live_masks(batch, self._views))
         if not self._attempts:
             device = str(next(self.acting.parameters()).device)
