@@ -43,7 +43,7 @@ def controller(seed: int = 0) -> Controller:
     torch.manual_seed(seed)
     made = Controller(config())
     for parameter in made.parameters():
-        nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.2)
+        nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.1)
     made.space.fit(torch.randn(50, 13))
     made.encoder.fit(torch.randn(50, 13))
     assert isinstance(made.config.encoder, PaperEncoderConfig)
