@@ -194,7 +194,12 @@ _PAPER = ControllerConfig(
     action=ActionConfig(space="joints", horizon=64, tokens=64, normal="limits"),
 )
 PRESETS = {
-    "small": ControllerConfig(preset="small", encoder=SmallEncoderConfig()),
+    "small": ControllerConfig(
+        preset="small",
+        encoder=SmallEncoderConfig(crop=False),
+        network=NetworkConfig(width=192),
+        action=ActionConfig(tokens=8),
+    ),
     "paper": _PAPER,
     "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),
 }

@@ -69,7 +69,7 @@ class SmallEncoder(nn.Module):
         noise = self.config.noise if draws else 0.0
         points = self.config.points or 64  # without a shape token, enough for a median
         before = self._look(batch, "reference.window", points, noise, draws)[0]
-        now, depth, mask, heights = self._look(batch, "window", points, noise, draws)
+        now, depth, mask = self._look(batch, "window", points, noise, draws)
         palm = world_T_palm(batch["state"][:, :ARM_DOF]).to(before.centre)
         anchor = torch.where(before.seen[:, None], before.anchor, before.centre.new_tensor(NOWHERE))
         # All positions from the anchor, along upright axes that are turned with the palm's heading: what was shown at
@@ -89,15 +89,16 @@ class SmallEncoder(nn.Module):
             out["points.now"] = _points(now, offset, tilt)
             out["points.reference"] = _points(before, offset, tilt)
         if self.crop is not None:
-            out["crop"] = self._crop(batch["window.rgb"], depth, mask, heights - anchor[:, 2, None, None], draws)
+            heights = self._camera.heights(depth, batch["window.origin"]) - anchor[:, 2, None, None]
+            out["crop"] = self._crop(batch["window.rgb"], depth, mask, heights, draws)
         if self.wrist is not None:
             out["wrist"] = self._see_wrist(batch["wrist.rgb"], batch["wrist.depth"], noise, draws)
         return out
 
     def _look(
         self, batch: Batch, view: str, points: int, noise: float, draws: Draws | None
-    ) -> tuple[Target, Tensor, Tensor, Tensor]:
-        """The target in a window, with the window's depth and mask as they were seen, and heights over the table."""
+    ) -> tuple[Target, Tensor, Tensor]:
+        """The target in a window, with the window's depth and mask as they were seen."""
         depth, mask, origin = batch[f"{view}.depth"], batch[f"{view}.mask"], batch[f"{view}.origin"].long()
         if draws is not None and noise:
             depth = corrupt_depth(depth, noise, draws)
@@ -107,7 +108,7 @@ class SmallEncoder(nn.Module):
                     late = moved(late, batch["lagged.window.origin"].long() - origin)
                 mask = corrupt_tracking(mask, late, noise, draws)
             mask = corrupt_edges(mask, noise, draws)
-        return look(self._camera, depth, mask, origin, points, draws), depth, mask, self._camera.heights(depth, origin)
+        return look(self._camera, depth, mask, origin, points, draws), depth, mask
 
     def _crop(self, rgb: Tensor, depth: Tensor, mask: Tensor, heights: Tensor, draws: Draws | None) -> Tensor:
         """(B, 6, h, w): colours, height over the anchor, whether depth is valid, mask."""
