@@ -93,7 +93,7 @@ class Rows:
 
 
 def test_validation_leaves_padding_out() -> None:
-    figures = Validation(Rows(), 20, 6).run(Controller())
+    figures = Validation(Rows(), 20, 6, sampled=1).run(Controller())
     assert figures["opening_first"] == pytest.approx(0.25, abs=1e-6)
     assert figures["opening"] == pytest.approx((20 * 0.5 + 10 * 0.9) / (20 * 3 + 10), abs=1e-6)
     weights = np.where(np.arange(20) % 2 == 0, 3, 4)
@@ -144,7 +144,7 @@ def test_the_average_follows_and_steps_aside() -> None:
     average = 0.0
     for step in range(5):
         learner.step(step, Rows().batch(np.arange(20), None), Draws(0, step, 20))
-        values.append(float(learner.controller.value))  # type: ignore[attr-defined]
+        values.append(learner.controller.value.item())  # type: ignore[attr-defined]
         decay = min(SETTINGS.ema, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * values[-1]
     with learner.averaged() as controller:

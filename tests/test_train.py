@@ -288,7 +288,8 @@ def test_a_published_checkpoint_begins_a_run(data: Path, tmp_path: Path) -> None
     assert again.run() == 0
     AcceleratorState._reset_state()
     before, after = (load_controller(tmp_path / name).config for name in ("run/best", "on/best"))
-    assert (before.encoder, before.network, before.action) == (after.encoder, after.network, after.action)
+    assert (before.network, before.action, before.objective) == (after.network, after.action, after.objective)
+    assert before.encoder.patches == after.encoder.patches
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class TrainController:
     precision: Literal["fp32", "bf16"] | None = None
     """Of the network's arithmetic. Not given: fp32 for small, bf16 for paper."""
     validate_every: int | None = None
-    """Steps between validations. Not given: a twentieth of the run."""
+    """Steps between validations. Not given: a tenth of the run."""
     cache_features: bool | None = None
     """Keep what the frozen encoders answer on disk (paper presets). Not given: yes."""
     copies: int | None = None

@@ -67,34 +67,47 @@ class Validation:
         reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
         process: tuple[int, int] = (0, 1),
         device: torch.device | str = "cpu",
+        sampled: int = 4,
     ) -> None:
-        """``count`` moments spread evenly over ``rows``; ``process`` (index, count) takes its share of each batch and
-        ``reduce`` adds the shares up."""
+        """``count`` moments spread evenly over ``rows``, and every ``sampled``-th of them for the action errors: a
+        chunk costs as much as many losses. ``process`` (index, count) takes its share of each batch and ``reduce``
+        adds the shares up."""
         self._rows = rows
         spread = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64))
-        self._batches = [spread[i : i + batch_size] for i in range(0, len(spread), batch_size)]
+        self._batches = [np.arange(i, min(i + batch_size, len(spread))) for i in range(0, len(spread), batch_size)]
+        self._spread, self._sampled = spread, sampled
         self._reduce, self._process, self._device = reduce, process, device
 
     def run(self, controller: Controller) -> dict[str, float]:
         """``loss`` and each of :data:`ERRORS`, over real steps (no padding), for the whole chunk and its first half."""
         names = [f"{name}{half}" for name in ERRORS for half in ("", "_first")]
         sums = torch.zeros(len(names) + 1, 2, dtype=torch.float64)
-        for number, rows in enumerate(self._batches):
+        for number, places in enumerate(self._batches):
             index, processes = self._process
-            share = slice(len(rows) * index // processes, len(rows) * (index + 1) // processes)
-            if share.start == share.stop:
-                continue
-            batch = {k: v.to(self._device) for k, v in self._rows.batch(rows[share], None).items()}
-            with torch.no_grad():
-                loss = controller.loss(batch, Draws(_SEED, 2 * number, len(rows), share), augment=False)
-                noise = Draws(_SEED, 2 * number + 1, len(rows), share)
-                drawn = noise.normal(controller.basis.tokens, controller.basis.dim).to(self._device)
-                chunk = controller.sample(batch, drawn).float().cpu().numpy()
-            sums[0] += torch.stack([loss.total, loss.weight]).double().cpu()
-            sums[1:] += _sums(chunk, batch["action"].cpu().numpy(), ~batch["action_is_pad"].cpu().numpy())
+            share = slice(len(places) * index // processes, len(places) * (index + 1) // processes)
+            if share.start < share.stop:
+                chosen = torch.from_numpy(places[share] % self._sampled == 0)
+                sums += self._look(controller, self._spread[places[share]], chosen, (number, len(places), share))
         total, weight = self._reduce(sums.to(self._device)).cpu().T
         means = (total / weight.clamp_min(1e-8)).tolist()
         return dict(zip(("loss", *names), means, strict=True))
+
+    @torch.no_grad()
+    def _look(
+        self, controller: Controller, rows: NDArray[np.int64], chosen: Tensor, place: tuple[int, int, slice]
+    ) -> Tensor:
+        """(1 + 2 len(ERRORS), 2) sums and weights of one share of a batch; chunks are sampled of ``chosen`` (B,)."""
+        number, size, share = place
+        batch = {key: tensor.to(self._device) for key, tensor in self._rows.batch(rows, None).items()}
+        loss = controller.loss(batch, Draws(_SEED, 2 * number, size, share), augment=False)
+        drawn = Draws(_SEED, 2 * number + 1, size, share).normal(controller.basis.tokens, controller.basis.dim)
+        fewer = {key: tensor[chosen.to(self._device)] for key, tensor in batch.items()}
+        out = torch.zeros(1 + 2 * len(ERRORS), 2, dtype=torch.float64)
+        out[0] = torch.stack([loss.total, loss.weight])
+        if chosen.any():
+            chunk = controller.sample(fewer, drawn[chosen].to(self._device)).float().cpu().numpy()
+            out[1:] = _sums(chunk, fewer["action"].cpu().numpy(), ~fewer["action_is_pad"].cpu().numpy())
+        return out
 
 
 def _sums(predicted: NDArray[np.floating], true: NDArray[np.floating], real: NDArray[np.bool_]) -> Tensor:

@@ -39,7 +39,7 @@ from .settings import DEFAULTS, Settings
 if TYPE_CHECKING:
     from .command import TrainController
 
-VALIDATIONS = 20  # in a run, unless asked otherwise
+VALIDATIONS = 10  # in a run, unless asked otherwise
 TRAINING_SHARE = 0.9  # of the minutes; the rest is for validations and checkpoints
 
 
@@ -125,7 +125,7 @@ def _settings(asked: TrainController, config: ControllerConfig, reader: DatasetR
 
 
 def _for_steps(settings: Settings, asked: TrainController, steps: int) -> Settings:
-    """The same for ``steps``: with a warm-up of at most a tenth, and twenty validations unless asked otherwise."""
+    """The same for ``steps``: with a warm-up of at most a tenth, and ten validations unless asked otherwise."""
     every = asked.validate_every if asked.validate_every is not None else max(steps // VALIDATIONS, 1)
     warmup = min(settings.warmup, max(steps // 10, 1))
     return replace(settings, steps=steps, warmup=warmup, validate_every=every)

@@ -30,7 +30,7 @@ class Settings:
     clip: float = 1.0  # largest norm of the gradient
     precision: Precision = "fp32"
     validate_every: int = 500  # steps
-    validation_rows: int = 128  # moments of the held-out episodes that are looked at
+    validation_rows: int = 256  # moments of held-out episodes for the loss; of every fourth a chunk is sampled
     cache_features: bool = False  # keep what frozen encoders answer on disk
     copies: int = 1  # of the feature cache, each with another colour jitter
     init: str | None = None  # checkpoint that the weights came from
