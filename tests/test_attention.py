@@ -35,7 +35,7 @@ from .dataset_fixtures import DEPTH_SCHEMA, make_episode
 NETWORK = NetworkConfig(width=32, layers=2, heads=2)
 SMALL = replace(
     preset("small"),
-    encoder=SmallEncoderConfig(head_size=(64, 48), window=32, wrist_size=(64, 48), points=16),
+    encoder=SmallEncoderConfig(head_size=(64, 48), window=32, wrist_size=(64, 48), points=16, crop=True),
     network=NETWORK,
 )
 PAPER = replace(
@@ -139,9 +139,10 @@ def test_which_groups_are_pictures() -> None:
     small = grids(controller(SMALL).encoder)
     assert set(small) == {"head", "wrist"}
     assert small["head"].view.name == "window"
-    full = grids(Controller(preset("small")).encoder)
+    full = grids(Controller(replace(preset("small"), encoder=SmallEncoderConfig())).encoder)
     assert (full["head"].rows, full["head"].columns) == (3, 3)
     assert (full["wrist"].rows, full["wrist"].columns) == (2, 3)
+    assert set(grids(Controller(preset("small")).encoder)) == {"wrist"}  # the crop is an option
     blind = replace(SMALL, encoder=replace(SMALL.encoder, crop=False, wrist=False))
     assert grids(controller(blind).encoder) == {}
 
@@ -202,6 +203,18 @@ def test_a_video_of_an_episode(recorded: tuple[Path, Path], tmp_path: Path) -> N
         assert float(stream.average_rate) == 4.0  # 20 Hz, every 5th
         assert len(list(container.decode(stream))) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["attention_0.mp4"]
+
+
+@pytest.mark.parametrize("wrist", [True, False])
+def test_a_controller_without_a_crop_shows_its_target(recorded: tuple[Path, Path], tmp_path: Path, wrist: bool) -> None:
+    assert set(grids(Controller(preset("small")).encoder)) == {"wrist"}  # the crop is an option
+    blind = replace(SMALL, encoder=replace(SMALL.encoder, crop=False, wrist=wrist))
+    save_controller(controller(blind), tmp_path / "policy")
+    assert Attention(tmp_path / "policy", str(recorded[0]), row=2, out=tmp_path).run() == 0
+    picture = np.asarray(Image.open(tmp_path / "attention_0_row_2.png"))
+    assert picture.shape[1] == (1 + wrist) * 640 + 96
+    assert picture[80:480, :640].std() > 10  # the head's picture, not a black one
+    assert (picture == (90, 255, 120)).all(-1).any()
 
 
 def test_what_cannot_be_drawn(recorded: tuple[Path, Path], tmp_path: Path) -> None:
