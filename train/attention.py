@@ -79,12 +79,10 @@ def looks(
     policy: ControllerPolicy, reader: DatasetReader, episode: int, rows: range, block: int | None = None
 ) -> Iterator[tuple[Look, Observation]]:
     """What the controller attends to at chosen rows of an episode. Every row before is shown to it too, so that
-    windows follow the target as they do live. Raises BadInput where the controller sees no picture."""
-    from .attention_maps import attend, grids
+    windows follow the target as they do live."""
+    from .attention_maps import attend
     from .attention_picture import Look
 
-    if not grids(policy.controller.encoder):
-        raise BadInput("this controller has no tokens of a picture: there is nothing to draw attention on.")
     suffix = "" if block is None else f", block {block}"
     for row, moment in enumerate(moments(policy, reader, episode, range(rows[-1] + 1))):
         if row == 0:
@@ -106,13 +104,16 @@ def looks(
 
 
 def moments(policy: ControllerPolicy, reader: DatasetReader, episode: int, rows: range) -> Iterator[Observation]:
-    """Chosen rows of an episode, with all that the controller looks at."""
+    """Chosen rows of an episode: all that the controller looks at, and the picture that the target is outlined in."""
     from itertools import islice
 
     from .data.moments import observations
+    from .views import View
 
-    encoder = policy.controller.encoder
-    views = dict.fromkeys((*encoder.views, *encoder.reference_views))
+    encoder, schema = policy.controller.encoder, reader.schema
+    outlined = next(camera for camera in schema.cameras if camera.name == schema.mask_camera)
+    picture = View("outlined", outlined.name, outlined.width, outlined.height, mask=True)
+    views = dict.fromkeys((*encoder.views, *encoder.reference_views, picture))
     yield from islice(observations(reader, episode, views), rows.start, rows.stop, rows.step)
 
 
@@ -154,8 +155,8 @@ def brightest(shown: list[Look]) -> float:
 
     from .attention_picture import density
 
-    values = np.concatenate([density(attention).ravel() for look in shown for attention in look.maps.values()])
-    return max(float(np.quantile(values, 0.995)), 3.0)  # an even picture is not to glow
+    values = [density(attention).ravel() for look in shown for attention in look.maps.values()]
+    return max(float(np.quantile(np.concatenate([[0.0], *values]), 0.995)), 3.0)  # an even picture is not to glow
 
 
 def described(shown: list[Look]) -> str:

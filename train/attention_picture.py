@@ -66,8 +66,11 @@ def spread(
 
 
 def draw(look: Look, moment: Observation, grids: Mapping[str, Grid], most: float, mask_camera: str = "head") -> Picture:
-    """The views side by side. ``most``: the density that gets the colour bar's last colour."""
+    """The views side by side, that of ``mask_camera`` also where it has no tokens of its own. ``most``: the density
+    that gets the colour bar's last colour."""
     panels = [_panel(name, grid, look, moment, most, mask_camera) for name, grid in grids.items()]
+    if mask_camera not in {grid.view.camera for grid in grids.values()}:
+        panels.insert(0, _bare_panel(moment, mask_camera))
     body = np.concatenate([*panels, _colour_bar(most)], 1)
     out = np.concatenate([_title(look.title, body.shape[1]), body, _foot(look, body.shape[1])], 0)
     return np.ascontiguousarray(out[: out.shape[0] // 2 * 2, : out.shape[1] // 2 * 2])  # H.264 wants even sides
@@ -85,16 +88,32 @@ def _panel(name: str, grid: Grid, look: Look, moment: Observation, most: float, 
     picture = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
     picture *= np.where(np.isnan(heat), 0.45, 1.0)[..., None]
     out = (picture * (1 - opacity) + colours * opacity).round().astype(np.uint8)
-    if grid.view.camera == mask_camera and moment.mask.shape == rgb.shape[:2]:
-        mask = cv2.resize(moment.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, contours, -1, _TARGET, 2, cv2.LINE_AA)
+    if grid.view.camera == mask_camera:
+        _outline(out, moment)
     words = f"{name} {look.shares[name]:.0%}"
     if name in look.on_target:
         attention, area = look.on_target[name]
         words += f", of it {attention:.0%} on the target, which covers {area:.1%}"
-    cv2.rectangle(out, (0, 0), (16 + 9 * len(words), 28), _GROUND, -1)
-    return _write(out, words, (8, 20))
+    return _caption(out, words)
+
+
+def _bare_panel(moment: Observation, camera: str) -> Picture:
+    """A picture that the controller knows by the target's geometry only."""
+    rgb = moment.rgb[camera]
+    out = cv2.resize(rgb, (round(HEIGHT * rgb.shape[1] / rgb.shape[0]), HEIGHT), interpolation=cv2.INTER_LINEAR)
+    _outline(out, moment)
+    return _caption(out, f"{camera}: no tokens of its own")
+
+
+def _outline(picture: Picture, moment: Observation) -> None:
+    mask = cv2.resize(moment.mask.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, _TARGET, 2, cv2.LINE_AA)
+
+
+def _caption(picture: Picture, words: str) -> Picture:
+    cv2.rectangle(picture, (0, 0), (16 + 9 * len(words), 28), _GROUND, -1)
+    return _write(picture, words, (8, 20))
 
 
 def _colour_bar(most: float) -> Picture:
