@@ -16,7 +16,8 @@ from dexloop.train.controller.objective import assignment, objective
 from dexloop.train.controller.paper import PaperEncoder
 from dexloop.train.controller.parts import Batch
 from dexloop.train.controller.policy import Controller
-from dexloop.train.views import Observation, render
+from dexloop.train.views import Observation, View, render
+from torch import nn
 
 ENCODER = PaperEncoderConfig(head_dim=64, wrist_dim=64, side=42, mask_layers=1)
 SIDE = ENCODER.side
@@ -87,6 +88,15 @@ def test_views_give_what_the_encoder_reads() -> None:
         "head.rgb": (SIDE, SIDE, 3), "head.mask": (SIDE, SIDE), "wrist.rgb": (SIDE, SIDE, 3),
     }  # fmt: skip
     assert sum(part.stop - part.start for part in encoder.groups.values()) == encoder.tokens == 19
+
+
+def test_pictures_are_squashed_as_in_the_published_code() -> None:
+    picture = torch.randint(0, 256, (48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    picture = nn.functional.avg_pool2d(picture.permute(2, 0, 1).float(), 5, 1, 2).permute(1, 2, 0).byte()
+    moment = Observation(torch.zeros(13).numpy(), {"wrist": picture.numpy()}, {}, torch.zeros(48, 64).bool().numpy())
+    ours = torch.from_numpy(render(View("wrist", "wrist", 52, 52), moment)["wrist.rgb"]).float()
+    theirs = nn.functional.interpolate(picture.permute(2, 0, 1)[None].float(), (52, 52), mode="bilinear")[0]
+    assert (ours.permute(2, 0, 1) - theirs).abs().max() <= 1  # ours is rounded to whole numbers
 
 
 def test_learning_lowers_the_loss_and_leaves_the_vits_alone() -> None:

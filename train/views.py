@@ -64,8 +64,8 @@ class View:
 def render(view: View, observation: Observation, centre: tuple[float, float] | None = None) -> Arrays:
     """The arrays of ``view``. ``centre``: where a window goes while the mask is empty, (x, y) in the resized picture.
 
-    Colour is averaged when it shrinks; depth and mask take the nearest pixel, so that no depth is invented. Raises
-    BadInput where the observation lacks the camera, its depth, or has a mask of another size.
+    Colour is averaged when it shrinks, interpolated when it grows; depth and mask take the nearest pixel, so that no
+    depth is invented. Raises BadInput where the observation lacks the camera, its depth, or has a mask of another size.
     """
     if view.camera not in observation.rgb:
         have = ", ".join(observation.rgb) or "none"
@@ -87,7 +87,9 @@ def render(view: View, observation: Observation, centre: tuple[float, float] | N
         mask = _resized(observation.mask.astype(np.uint8), size, cv2.INTER_NEAREST).astype(bool)
     pictures: Arrays = {}
     if view.rgb:
-        pictures["rgb"] = _resized(rgb, size, cv2.INTER_AREA)
+        shrinks = rgb.shape[1] >= view.width and rgb.shape[0] >= view.height
+        # INTER_AREA shifts and blocks a picture that grows along an axis, as 640 x 480 does when it becomes 518 x 518.
+        pictures["rgb"] = _resized(rgb, size, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     if view.depth:
         pictures["depth"] = _resized(observation.depth_m[view.camera], size, cv2.INTER_NEAREST)
     if view.mask and mask is not None:
