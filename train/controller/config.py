@@ -40,15 +40,16 @@ class ObjectiveConfig:
 class ActionConfig:
     """What a chunk is in the network's eyes."""
 
-    space: Literal["joints", "hand_to_object", "hand_from_here"] = "hand_to_object"
+    space: Literal["joints", "hand_to_object", "hand_from_here"] = "hand_from_here"
     """joints: the 13 commands; the others: the palm's pose and the openings, the pose seen from the object
     (hand_to_object) or from where the palm is (hand_from_here)."""
     horizon: int = 32
     """Commands per chunk, at ``rate_hz``."""
     rate_hz: int = 20
     """Rate of the data and of the commands."""
-    basis: Literal["time", "pca"] = "time"
-    """time: a token holds consecutive commands; pca: a token holds coefficients of a basis learnt from the data."""
+    basis: Literal["time", "cosine", "pca"] = "time"
+    """time: a token holds consecutive commands; cosine: one frequency of the chunk, which so is smooth; pca:
+    coefficients of a basis learnt from the data."""
     tokens: int = 16
     """Action tokens of the transformer."""
     components: int = 48
@@ -59,7 +60,7 @@ class ActionConfig:
     """Real-time chunking: up to so many commands are already committed when a chunk is planned; 0 = never."""
 
     def __post_init__(self) -> None:
-        whole = self.components if self.basis == "pca" else self.horizon
+        whole = {"time": self.horizon, "pca": self.components}.get(self.basis, self.tokens)
         if self.tokens < 1 or whole % self.tokens:
             raise BadInput(f"{whole} numbers do not divide into {self.tokens} action tokens: choose a divisor.")
         if not 0 <= self.delay_max < self.horizon:
