@@ -137,7 +137,7 @@ def open_pack(
                 write_shard(path, count, _spec(parts), about[index], _packed(reader, index, views, parts))
                 return count
 
-            _run(build, list(missing.values()), rows, workers, progress)
+            _run(build, list(missing.values()), rows, workers, progress and bool(missing))
     return Pack(parts, shards)
 
 
