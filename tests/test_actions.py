@@ -181,6 +181,21 @@ def test_chunks_become_tokens_and_come_back(basis: str) -> None:
     assert torch.allclose(made.decode(tokens), chunks, atol=1e-3)
 
 
+def test_frequencies_keep_what_is_smooth_and_drop_what_is_rough() -> None:
+    made = chunk_basis(ActionConfig(horizon=32, tokens=8, basis="cosine"), 15)
+    steps = torch.arange(32)[:, None]
+    slow = torch.cos(torch.pi / 32 * (steps + 0.5) * 3).expand(32, 15)
+    rough = torch.where(steps % 2 == 0, 0.5, -0.5).expand(32, 15)
+    chunks = slow * torch.randn(200, 1, 15, generator=torch.Generator().manual_seed(0))
+    made.fit(chunks)
+    tokens = made.encode(chunks + rough)
+    assert tokens.shape == (200, 8, 15)
+    assert torch.allclose(made.decode(tokens), chunks, atol=0.05)  # the rough part has a little of each frequency
+    assert torch.allclose(made.encode(made.decode(tokens)), tokens, atol=1e-3)
+    with pytest.raises(BadInput, match="no 64 frequencies"):
+        chunk_basis(ActionConfig(horizon=32, tokens=64, basis="cosine"), 15)
+
+
 def test_the_first_components_matter_most_and_have_deviation_one() -> None:
     made = chunk_basis(ActionConfig(horizon=8, tokens=4, basis="pca", components=24), 15)
     chunks = smooth_chunks()
@@ -192,7 +207,7 @@ def test_the_first_components_matter_most_and_have_deviation_one() -> None:
     assert lost < 0.5 * (1 - 24 / 45)  # less than as many arbitrary directions would lose
 
 
-@pytest.mark.parametrize("basis", ["time", "pca"])
+@pytest.mark.parametrize("basis", ["time", "cosine", "pca"])
 def test_weights_are_the_share_that_is_learnt(basis: str) -> None:
     made = chunk_basis(ActionConfig(horizon=8, tokens=4, basis=basis, components=24), 15)
     made.fit(smooth_chunks())

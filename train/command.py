@@ -47,7 +47,7 @@ class TrainController:
     """Also learn from episodes that are labelled as failures."""
     delay_max: int | None = None
     """Learn to plan while up to so many commands are still being executed. Not given: the preset's."""
-    basis: Literal["time", "pca"] | None = None
+    basis: Literal["time", "cosine", "pca"] | None = None
     """What the network predicts: commands, or coefficients of a basis learnt from the data. Not given: time."""
     override: tuple[str, ...] = ()
     """Any other setting of the controller, as its config.json names it: encoder.noise=0.5 network.layers=6."""

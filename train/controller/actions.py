@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -199,25 +200,75 @@ class TimeBasis(nn.Module):
         return self.encode(learn)
 
 
-class PcaBasis(nn.Module):
-    """Tokens hold the coefficients of a chunk in the principal components of the training chunks, strongest first,
-    each scaled to deviation 1. What lies outside of the kept components is lost: smooth motion needs few."""
+class LinearBasis(nn.Module):
+    """Tokens hold the coefficients of a chunk in ``size`` orthonormal directions, each scaled to deviation 1."""
 
     mean: Tensor
     components: Tensor
     deviation: Tensor
 
-    def __init__(self, config: ActionConfig, dim: int) -> None:
+    def __init__(self, config: ActionConfig, dim: int, size: int) -> None:
         super().__init__()
-        size = config.horizon * dim
-        if config.components > size:
-            raise BadInput(f"a chunk of {size} numbers has no {config.components} components: choose fewer.")
         self.tokens = config.tokens
-        self.dim = config.components // config.tokens
+        self.dim = size // config.tokens
         self._shape = (config.horizon, dim)
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("components", torch.eye(size, config.components))  # (H * D, K), orthonormal columns
-        self.register_buffer("deviation", torch.ones(config.components))
+        whole = config.horizon * dim
+        self.register_buffer("mean", torch.zeros(whole))
+        self.register_buffer("components", torch.eye(whole, size))  # (H * D, K), orthonormal columns
+        self.register_buffer("deviation", torch.ones(size))
+
+    def fit(self, chunks: Tensor) -> None:
+        """Learn from (N, H, D) normalised chunks."""
+        raise NotImplementedError
+
+    def encode(self, chunk: Tensor) -> Tensor:
+        flat = (chunk.flatten(1) - self.mean) @ self.components / self.deviation
+        return flat.reshape(len(chunk), self.tokens, self.dim)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        flat = tokens.flatten(1) * self.deviation @ self.components.T + self.mean
+        return flat.reshape(len(tokens), *self._shape)
+
+    def weights(self, learn: Tensor) -> Tensor:
+        return (learn.flatten(1) @ self.components**2).reshape(len(learn), self.tokens, self.dim)
+
+
+class CosineBasis(LinearBasis):
+    """Token k holds the k-th coefficient of the discrete cosine transform (DCT-II, orthonormal) of every number over
+    the chunk, the mean first. Higher ones than there are tokens are lost: what comes out is smooth."""
+
+    def __init__(self, config: ActionConfig, dim: int) -> None:
+        if config.tokens > config.horizon:
+            raise BadInput(f"a chunk of {config.horizon} commands has no {config.tokens} frequencies: choose fewer.")
+        super().__init__(config, dim, config.tokens * dim)
+        steps = torch.arange(config.horizon, dtype=torch.float64)[:, None]
+        waves = torch.cos(torch.pi / config.horizon * (steps + 0.5) * torch.arange(config.tokens))
+        self.components.copy_(torch.kron(waves / waves.norm(dim=0), torch.eye(dim, dtype=torch.float64)))
+
+    def fit(self, chunks: Tensor) -> None:
+        """Learn the coefficients' means and deviations from (N, H, D)."""
+        flat = chunks.double().flatten(1)
+        self.mean.copy_(flat.mean(0))
+        spread = ((flat - flat.mean(0)) @ self.components.double()).std(0, correction=0)
+        self.deviation.copy_(spread.clamp_min(_LEAST_SPREAD))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        # Of the mean too only the smooth part, so that encode(decode(tokens)) == tokens and nothing rough is added.
+        smooth = self.components @ (self.components.T @ self.mean)
+        flat = tokens.flatten(1) * self.deviation @ self.components.T + smooth
+        return flat.reshape(len(tokens), *self._shape)
+
+
+class PcaBasis(LinearBasis):
+    """Tokens hold coefficients in the principal components of the training chunks, strongest first. Components that
+    are not kept are lost: smooth motion needs few."""
+
+    def __init__(self, config: ActionConfig, dim: int) -> None:
+        if config.components > config.horizon * dim:
+            raise BadInput(
+                f"a chunk of {config.horizon * dim} numbers has no {config.components} components: choose fewer."
+            )
+        super().__init__(config, dim, config.components)
 
     def fit(self, chunks: Tensor) -> None:
         """Learn from (N, H, D). Raises BadInput where there are fewer chunks than components."""
@@ -233,17 +284,6 @@ class PcaBasis(nn.Module):
         # Directions that the data do not have stay near 0 instead of being blown up.
         self.deviation.copy_(variance[-kept:].flip(0).clamp_min(_LEAST_SPREAD**2).sqrt())
 
-    def encode(self, chunk: Tensor) -> Tensor:
-        flat = (chunk.flatten(1) - self.mean) @ self.components / self.deviation
-        return flat.reshape(len(chunk), self.tokens, self.dim)
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        flat = tokens.flatten(1) * self.deviation @ self.components.T + self.mean
-        return flat.reshape(len(tokens), *self._shape)
-
-    def weights(self, learn: Tensor) -> Tensor:
-        return (learn.flatten(1) @ self.components**2).reshape(len(learn), self.tokens, self.dim)
-
 
 def action_space(config: ActionConfig) -> JointSpace | HandSpace:
     """The action space (:class:`.parts.ActionSpace`) that ``config`` names."""
@@ -252,11 +292,13 @@ def action_space(config: ActionConfig) -> JointSpace | HandSpace:
     return JointSpace(config) if config.space == "joints" else HandSpace(config)
 
 
-def chunk_basis(config: ActionConfig, dim: int) -> TimeBasis | PcaBasis:
+def chunk_basis(config: ActionConfig, dim: int) -> TimeBasis | LinearBasis:
     """The chunk basis (:class:`.parts.ChunkBasis`) that ``config`` names, for ``dim`` numbers a command."""
-    if config.basis not in ("time", "pca"):
-        raise BadInput(f"chunk basis is {config.basis!r}: expected time or pca.")
-    return TimeBasis(config, dim) if config.basis == "time" else PcaBasis(config, dim)
+    bases: dict[str, Callable[[ActionConfig, int], TimeBasis | LinearBasis]]
+    bases = {"time": TimeBasis, "cosine": CosineBasis, "pca": PcaBasis}
+    if config.basis not in bases:
+        raise BadInput(f"chunk basis is {config.basis!r}: expected {', '.join(bases)}.")
+    return bases[config.basis](config, dim)
 
 
 _ARM = DEXGRASPVLA_RIG.arms[0]

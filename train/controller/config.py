@@ -195,11 +195,12 @@ _PAPER = ControllerConfig(
     action=ActionConfig(space="joints", horizon=64, tokens=64, normal="limits"),
 )
 PRESETS = {
+    # What helped and what did not on two cores: docs/decisions/95-small-preset.md.
     "small": ControllerConfig(
         preset="small",
         encoder=SmallEncoderConfig(crop=False),
         network=NetworkConfig(width=192),
-        action=ActionConfig(tokens=8),
+        action=ActionConfig(basis="cosine", tokens=8, delay_max=4),
     ),
     "paper": _PAPER,
     "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),
