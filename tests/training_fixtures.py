@@ -12,6 +12,8 @@ from dexloop.train.command import TrainController
 ROWS = (14, 11, 16, 12)
 TINY = (
     "action.space=joints",
+    "action.basis=time",
+    "action.delay_max=0",
     "action.horizon=4",
     "action.tokens=2",
     "network.width=32",

@@ -48,7 +48,8 @@ class TrainController:
     delay_max: int | None = None
     """Learn to plan while up to so many commands are still being executed. Not given: the preset's."""
     basis: Literal["time", "cosine", "pca"] | None = None
-    """What the network predicts: commands, or coefficients of a basis learnt from the data. Not given: time."""
+    """What the network predicts: commands, their frequencies, or coefficients of a basis learnt from the data. Not
+    given: the preset's."""
     override: tuple[str, ...] = ()
     """Any other setting of the controller, as its config.json names it: encoder.noise=0.5 network.layers=6."""
     precision: Literal["fp32", "bf16"] | None = None
