@@ -28,7 +28,8 @@ from dexloop.train.views import Observation, View
 
 ROOT = Path(__file__).parents[1]
 HORIZON, ROWS, EPISODES = 8, 14, 3
-SETTINGS = {"network": {"width": 32, "layers": 1, "heads": 2}, "action": {"horizon": HORIZON, "tokens": 4}}
+ACTION = {"horizon": HORIZON, "basis": "time", "tokens": 4, "delay_max": 0}
+SETTINGS = {"network": {"width": 32, "layers": 1, "heads": 2}, "action": ACTION}
 HEAD, MASK, DEPTH = (f"observation.images.head{part}" for part in ("", "_mask", "_depth"))
 COMMON = ["--policy.push_to_hub=false", "--policy.device=cpu", "--dataset.repo_id=local/x", "--batch_size=4"]
 COMMON += ["--num_workers=0", "--log_freq=1", "--wandb.enable=false"]
@@ -233,7 +234,7 @@ def test_the_average_follows_and_acts(root: Path, metres: Any) -> None:
 
 
 def test_statistics_are_of_the_episodes_asked_for(root: Path, metres: Any) -> None:
-    joints = {**SETTINGS, "action": {**SETTINGS["action"], "space": "joints", "normal": "limits"}}
+    joints = {**SETTINGS, "action": {**ACTION, "space": "joints", "normal": "limits"}}
     for chosen, episodes in ((None, [0, 2]), ([2], [2])):  # 1 is labelled as failed
         policy = made(root, metres, settings=joints, fit_episodes=chosen, fit_rows=100)[0]
         actions = np.concatenate([DatasetReader(root).episode(e).columns["action"] for e in episodes])
@@ -335,7 +336,7 @@ def test_live_input_that_is_missing_or_in_other_units_is_refused(root: Path, lea
 def test_real_time_chunking_goes_on_from_what_is_on_its_way(root: Path, metres: Any) -> None:
     from lerobot.rollout.inference.rtc import supports_rtc_inference
 
-    delayed = {**SETTINGS, "action": {**SETTINGS["action"], "delay_max": 3}}
+    delayed = {**SETTINGS, "action": {**ACTION, "delay_max": 3}}
     policy, preprocess = made(root, metres, settings=delayed)
     assert supports_rtc_inference(policy)
     assert not supports_rtc_inference(made(root, metres)[0])
@@ -376,7 +377,7 @@ def test_settings_survive_the_disk_and_can_be_changed(tmp_path: Path) -> None:
         ({"objective": "gan"}, "objective is 'gan'"),
         ({"settings": {"network": {"wide": 3}}}, "unknown settings wide"),
         ({"settings": {"network": 3}}, "settings.network is 3"),
-        ({"settings": {"action": {"tokens": 5}}}, "action tokens"),
+        ({"settings": {"action": {"basis": "time", "tokens": 5}}}, "action tokens"),
         ({"n_action_steps": 9}, "n_action_steps is 9: expected 1 to 8"),
         ({"average": 1.0}, "average 1.0"),
     ],
