@@ -201,7 +201,7 @@ class TimeBasis(nn.Module):
 
 
 class LinearBasis(nn.Module):
-    """Tokens hold the coefficients of a chunk in ``size`` orthonormal directions, each scaled to deviation 1."""
+    """Tokens hold the coefficients of a chunk in ``size`` orthonormal directions, each over its ``deviation``."""
 
     mean: Tensor
     components: Tensor
@@ -246,11 +246,9 @@ class CosineBasis(LinearBasis):
         self.components.copy_(torch.kron(waves / waves.norm(dim=0), torch.eye(dim, dtype=torch.float64)))
 
     def fit(self, chunks: Tensor) -> None:
-        """Learn the coefficients' means and deviations from (N, H, D)."""
-        flat = chunks.double().flatten(1)
-        self.mean.copy_(flat.mean(0))
-        spread = ((flat - flat.mean(0)) @ self.components.double()).std(0, correction=0)
-        self.deviation.copy_(spread.clamp_min(_LEAST_SPREAD))
+        """Learn the mean of (N, H, D). Coefficients keep their sizes: slow ones, which carry most of a motion, stand far
+        above the noise that sampling begins with, and an error counts the same in each of them."""
+        self.mean.copy_(chunks.double().flatten(1).mean(0))
 
     def decode(self, tokens: Tensor) -> Tensor:
         # Of the mean too only the smooth part, so that encode(decode(tokens)) == tokens and nothing rough is added.
@@ -260,8 +258,8 @@ class CosineBasis(LinearBasis):
 
 
 class PcaBasis(LinearBasis):
-    """Tokens hold coefficients in the principal components of the training chunks, strongest first. Components that
-    are not kept are lost: smooth motion needs few."""
+    """Tokens hold coefficients in the principal components of the training chunks, strongest first, each scaled to
+    deviation 1. Components that are not kept are lost: smooth motion needs few."""
 
     def __init__(self, config: ActionConfig, dim: int) -> None:
         if config.components > config.horizon * dim:
