@@ -211,11 +211,11 @@ def small_pictures(bench: Bench, noise: Tensor, plain_s: float) -> None:
     shape = controller.config
     small = Controller(replace(shape, encoder=replace(shape.encoder, side=side))).to(config.device).eval()
     small.encoder.use_frozen(controller.encoder.frozen)
-    if controller.model.pos_emb.dtype == torch.bfloat16:
-        small.encoder.to(torch.bfloat16)
-        small.model.to(torch.bfloat16)
+    half = controller.encoder.head_net[0].weight.dtype == torch.bfloat16
+    if half:
+        small.halve()
     batch = moment(config, side)
-    precision = ", bfloat16" if controller.model.pos_emb.dtype == torch.bfloat16 else ""
+    precision = ", bfloat16" if half else ""
     for n in (shape.objective.sample_steps, FEW):
         _, *times = bench.timed(config.repeats, lambda n=n: small.sample(batch, noise, steps=n))
         bench.add("predict", f"ours, {n} steps, {side} px{precision}", tuple(times), plain_s)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ...hardware.errors import BadInput
 from ..views import Observation, follow
@@ -114,12 +115,13 @@ class Controller(nn.Module):
         return commands
 
     def halve(self) -> None:
-        """Encoder and transformer in bfloat16 from now on; action space, basis and the chunk under way stay float32.
-        Raises BadInput for the small encoder: its geometry needs float32, and it is quick without."""
+        """Encoder, keys and values in bfloat16 from now on; action tokens and all that is sampled stay float32
+        (decision 84). Raises BadInput for the small encoder: its geometry needs float32, and it is quick without."""
         if isinstance(self.config.encoder, SmallEncoderConfig):
             raise BadInput(f"the {self.config.preset} preset has no bfloat16: leave it at float32.")
         self.encoder.halve()
-        self.model.to(torch.bfloat16)
+        for block in self.model.blocks:
+            block.cross_attn.kv = HalfLinear(block.cross_attn.kv)
 
     def noise(self, generator: torch.Generator, rows: int = 1) -> Tensor:
         """(rows, T, E) standard normal, the start of a sampling."""
@@ -161,6 +163,18 @@ class Committed(nn.Module):
         return self.embed(torch.cat([known * there, there], -1).flatten(1))[:, None], delay > 0
 
 
+class HalfLinear(nn.Module):
+    """A linear layer that multiplies in bfloat16 and answers in the precision that it was asked in."""
+
+    def __init__(self, like: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(like.weight.to(torch.bfloat16), requires_grad=False)
+        self.bias = nn.Parameter(like.bias.to(torch.bfloat16), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.to(torch.bfloat16), self.weight, self.bias).to(x.dtype)
+
+
 class ControllerPolicy:
     """A controller ready to act on live observations, one attempt after another."""
 
@@ -172,7 +186,7 @@ class ControllerPolicy:
         precision: Literal["float32", "bfloat16"] = "float32",
         compiled: bool = False,
     ) -> None:
-        """``precision``: bfloat16 halves memory and time of the paper presets and moves commands a little (decision
+        """``precision``: bfloat16 saves memory and time of the paper presets and moves commands a little (decision
         84). ``compiled``: see :meth:`.transformer.ActionTransformer.compile_steps`."""
         self.controller = controller.eval().to(device)
         if precision == "bfloat16":
