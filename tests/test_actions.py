@@ -5,10 +5,10 @@ import pytest
 import torch
 from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput
-from dexloop.hardware.geometry import inverse, rot_z, transform
+from dexloop.hardware.geometry import apply, inverse, rot_z, transform
 from dexloop.hardware.kinematics import ArmKinematics
 from dexloop.hardware.rig import DEXGRASPVLA_RIG
-from dexloop.train.controller.actions import Normalizer, action_space, chunk_basis
+from dexloop.train.controller.actions import NEAR_UNIT_M, Normalizer, action_space, chunk_basis
 from dexloop.train.controller.config import ActionConfig
 from dexloop.train.controller.geometry import rotation_to_six, six_to_rotation, world_T_palm
 from hypothesis import given, settings
@@ -102,17 +102,31 @@ def test_actions_are_the_same_wherever_object_and_hand_are_together() -> None:
 
 def test_from_here_a_hand_that_stays_goes_nowhere() -> None:
     commands, context = paths(4)
-    raw = action_space(HERE).raw(commands[:, :1].expand(-1, 8, -1), {"state": commands[:, 0]})
+    raw = action_space(HERE).raw(commands[:, :1].expand(-1, 8, -1), context | {"state": commands[:, 0]})
     assert torch.allclose(raw[..., :3], torch.zeros(3), atol=1e-6)
     assert torch.allclose(raw[..., 3:9], torch.tensor([1.0, 0, 0, 0, 1, 0]), atol=1e-6)
+
+
+def test_from_here_the_same_motion_counts_for_more_near_the_object() -> None:
+    commands, context = paths(6)
+    state = commands[:, 0]
+    palm = world_T_palm(state[:, :7])[:, :3, 3].float()
+    near, far = (
+        action_space(HERE).raw(commands, {"state": state, "anchor": palm - torch.tensor([0.0, 0.0, height])})[..., :3]
+        for height in (0.2, 0.6)
+    )
+    assert torch.allclose(
+        near * NEAR_UNIT_M, far * 0.2, atol=1e-6
+    )  # a unit is half the way that is left, 3 cm at least
 
 
 @pytest.mark.parametrize("turn_deg", [-12.0, 8.0, 20.0])
 def test_from_here_a_motion_is_the_same_at_every_heading_and_place(turn_deg: float) -> None:
     """The same motion of the palm, turned about the vertical and moved over the table."""
     rig, kinematics = DEXGRASPVLA_RIG.arms[0], ArmKinematics()
-    commands, _ = paths(5, rows=1)
+    commands, context = paths(5, rows=1)
     palm = world_T_palm(commands[0, :, :7]).numpy()
+    anchor = context["anchor"].double().numpy()
     about = transform(None, palm[0, :3, 3])
     turn = transform(rot_z(np.deg2rad(turn_deg)), np.array([0.01, -0.02, 0.01]))
     turned = about @ turn @ inverse(about) @ palm
@@ -122,7 +136,9 @@ def test_from_here_a_motion_is_the_same_at_every_heading_and_place(turn_deg: flo
     other = commands.clone()
     other[0, :, :7] = torch.tensor(np.stack([answer.q for answer in found]))
     space = action_space(HERE)
-    one, two = (space.raw(c, {"state": c[:, 0]}) for c in (commands, other))
+    moved = torch.tensor(apply(about @ turn @ inverse(about), anchor), dtype=torch.float32)
+    one = space.raw(commands, {"state": commands[:, 0], "anchor": context["anchor"]})
+    two = space.raw(other, {"state": other[:, 0], "anchor": moved})
     assert float(one[..., :3].abs().max()) > 0.01
     assert torch.allclose(one, two, atol=1e-5)
 

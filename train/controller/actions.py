@@ -105,14 +105,19 @@ class JointSpace(nn.Module):
         return action_mask
 
 
+NEAR_UNIT_M = 0.03
+_AT_OBJECT_M = 0.2  # from the palm to an object that the fingers hold, and a little
+
+
 class HandSpace(nn.Module):
     """Where the palm goes, seen from a frame: 3 numbers of its position (m), 6 of its rotation (first two columns,
     1812.07035), 6 openings. Which frame is the difference between
 
     - ``hand_to_object``: at ``context["anchor"]``, axes of the world: what is learnt is where to be at the object;
     - ``hand_from_here``: at the palm as ``context["state"]`` has it. Positions along axes that are turned with the
-      palm's heading but stay upright, rotations from the palm's own: what is learnt is where to go next. Numbers
-      stay small where precision counts, and behaviour that was shown at one heading holds at every other.
+      palm's heading but stay upright, rotations from the palm's own: what is learnt is where to go next, and
+      behaviour that was shown at one heading holds at every other. Positions are in units that shrink from the way
+      that is left to :data:`NEAR_UNIT_M`: what is a small error on a long way would be a large one at the object.
 
     The way back chooses among the arm's solutions the one next to the arm's present joints, step by step; a pose
     that the arm does not reach becomes the nearest that it does.
@@ -126,21 +131,23 @@ class HandSpace(nn.Module):
         self.normalizer = Normalizer(self.dim, config.normal)
 
     def raw(self, commands: Tensor, context: Batch) -> Tensor:
-        origin, axes, attitude = self._frame(context)
+        origin, axes, attitude, unit = self._frame(context)
         palm = world_T_palm(commands[..., :ARM_DOF])  # (B, H, 4, 4)
-        position = (palm[..., :3, 3] - origin) @ axes
+        position = (palm[..., :3, 3] - origin) @ axes / unit
         rotation = attitude.transpose(1, 2)[:, None] @ palm[..., :3, :3]
         pose = torch.cat([position, rotation_to_six(rotation)], -1)
         return torch.cat([pose.to(commands), commands[..., ARM_DOF:]], -1)
 
-    def _frame(self, context: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Origin (B, 1, 3), axes of positions (B, 3, 3) and of rotations (B, 3, 3), float64."""
+    def _frame(self, context: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Origin (B, 1, 3) m, axes of positions (B, 3, 3) and of rotations (B, 3, 3), unit of positions (B, 1, 1) m,
+        all float64."""
+        anchor = context["anchor"].double()[:, None]
         if self._from_here:
             palm = world_T_palm(context["state"][:, :ARM_DOF])
-            return palm[:, None, :3, 3], heading(palm[:, :3, :3]), palm[:, :3, :3]
-        anchor = context["anchor"].double()[:, None]
+            way = (palm[:, None, :3, 3] - anchor).norm(dim=-1, keepdim=True) - _AT_OBJECT_M
+            return palm[:, None, :3, 3], heading(palm[:, :3, :3]), palm[:, :3, :3], (way / 2).clamp_min(NEAR_UNIT_M)
         world = torch.eye(3, dtype=torch.float64, device=anchor.device).expand(len(anchor), 3, 3)
-        return anchor, world, world
+        return anchor, world, world, torch.ones_like(anchor[..., :1])
 
     def fit(self, raw: Tensor) -> None:
         self.normalizer.fit(raw)
@@ -153,9 +160,9 @@ class HandSpace(nn.Module):
 
     def decode(self, encoded: Tensor, context: Batch) -> Tensor:
         raw = self.normalizer.denormalize(encoded.double())
-        origin, axes, attitude = self._frame(context)
+        origin, axes, attitude, unit = self._frame(context)
         pose = torch.eye(4, dtype=torch.float64).repeat(*raw.shape[:-1], 1, 1)
-        pose[..., :3, 3] = (raw[..., :3] @ axes.transpose(1, 2) + origin).cpu()
+        pose[..., :3, 3] = ((unit * raw[..., :3]) @ axes.transpose(1, 2) + origin).cpu()
         pose[..., :3, :3] = (attitude[:, None] @ six_to_rotation(raw[..., 3:9])).cpu()
         base_T_flange = _BASE_T_WORLD @ pose.numpy() @ _PALM_T_FLANGE
         near = context["state"][:, :ARM_DOF].detach().cpu().double().numpy()
@@ -246,8 +253,8 @@ class CosineBasis(LinearBasis):
         self.components.copy_(torch.kron(waves / waves.norm(dim=0), torch.eye(dim, dtype=torch.float64)))
 
     def fit(self, chunks: Tensor) -> None:
-        """Learn the mean of (N, H, D). Coefficients keep their sizes: slow ones, which carry most of a motion, stand far
-        above the noise that sampling begins with, and an error counts the same in each of them."""
+        """Learn the mean of (N, H, D). Coefficients keep their sizes: slow ones, which carry most of a motion, stand
+        far above the noise that sampling begins with, and an error counts the same in each of them."""
         self.mean.copy_(chunks.double().flatten(1).mean(0))
 
     def decode(self, tokens: Tensor) -> Tensor:
