@@ -84,7 +84,7 @@ def bad_hand_file(folder: Path) -> str:
         (("dataset", "delete", "--dataset", "nothing", "--episodes", "0"), "there is no data set"),
         (("train", "controller"), "there is no data set"),
         (("train", "controller", "--steps", "1", "--minutes", "1"), "--minutes"),
-        (("train", "controller", "--resume"), "no run"),
+        (("train", "controller", "--resume"), "did not find a run"),
     ],
 )
 def test_bad_requests_end_in_one_sentence(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:

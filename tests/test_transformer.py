@@ -90,7 +90,9 @@ def test_sampling_with_prepared_times_is_sampling(objective: Ddim | Flow, steps:
         observed = model.observe(tokens, torch.tensor([hidden, hidden[::-1]]))
         fast = objective.sample(model.at_times(objective.times(steps), observed), noise, steps)
         slow = objective.sample(lambda x, time: model(x, time, observed), noise, steps)
-    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    # A step from all but pure noise divides by sqrt(alpha): it multiplies rounding, in both.
+    largest = 1e-5 / float(objective.alphas_cumprod[-1].sqrt()) if isinstance(objective, Ddim) else 1e-5
+    torch.testing.assert_close(fast, slow, atol=largest, rtol=1e-5)
 
 
 @given(present=st.lists(st.booleans(), min_size=OBSERVATION, max_size=OBSERVATION), seed=st.integers(0, 5))
