@@ -56,6 +56,8 @@ class ActionConfig:
     """pca only: coefficients kept, a multiple of ``tokens``."""
     normal: Literal["limits", "gaussian"] = "gaussian"
     """limits: each number's range to [-1, 1], as the published controller; gaussian: mean 0, deviation 1."""
+    nudge_rad: float = 0.0
+    """Training: the arm's joints are moved off by up to about so much, and the commands lead back; 0 = never."""
     delay_max: int = 0
     """Real-time chunking: up to so many commands are already committed when a chunk is planned; 0 = never."""
 
@@ -200,7 +202,7 @@ PRESETS = {
         preset="small",
         encoder=SmallEncoderConfig(crop=False),
         network=NetworkConfig(width=192),
-        action=ActionConfig(basis="cosine", tokens=8, delay_max=4),
+        action=ActionConfig(basis="cosine", tokens=8, nudge_rad=0.03, delay_max=4),
     ),
     "paper": _PAPER,
     "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),

@@ -18,6 +18,7 @@ from .actions import action_space, chunk_basis
 from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
+from .geometry import ARM_DOF
 from .objective import objective
 from .parts import Batch
 from .transformer import ActionTransformer, Observed
@@ -72,6 +73,7 @@ class Controller(nn.Module):
         and, where a delay was drawn, steps that are not committed yet. ``augment=False``: for validation."""
         # Geometry in half precision would be off by millimetres.
         with torch.no_grad(), torch.autocast(batch["state"].device.type, enabled=False):
+            batch = self._nudged(batch, draws) if augment and self.config.action.nudge_rad else batch
             prepared = self.encoder.prepare(batch, draws if augment else None)
             chunk = self.space.encode(batch["action"], prepared)
             noise = draws.normal(self.basis.tokens, self.basis.dim).to(chunk)
@@ -82,6 +84,22 @@ class Controller(nn.Module):
         observed = self.observe(prepared, chunk, delay)
         error = (self.model(noisy, time, observed) - answer) ** 2
         return Loss((error * weights).sum(), weights.sum())
+
+    def _nudged(self, batch: Batch, draws: Draws) -> Batch:
+        """The arm a little off its demonstrated way, and commands that lead back to it within half a chunk.
+
+        Demonstrations come in straight over the object: none shows what to do when the hand is beside it. Pictures
+        stay as they were taken. (Noise into the state that a demonstrator corrects: DART, 1703.09327; ours is made
+        afterwards, so it is as cheap as it is inexact.)
+        """
+        horizon = self.config.action.horizon
+        size = self.config.action.nudge_rad * 2 * draws.uniform(1)
+        off = (size * draws.normal(ARM_DOF)).to(batch["state"])  # (B, 7) rad
+        left = (1 - torch.arange(1, horizon + 1, device=off.device) / (horizon // 2)).clamp_min(0)  # 1 -> 0
+        pad = off.new_zeros(len(off), batch["state"].shape[1] - ARM_DOF)
+        off = torch.cat([off, pad], 1)
+        moved = {"state": batch["state"] + off, "action": batch["action"] + left[:, None] * off[:, None]}
+        return batch | moved
 
     def _learnt(self, batch: Batch, delay: Tensor) -> Tensor:
         """(B, H, D) 1.0 where a number is learnt."""
