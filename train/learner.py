@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..hardware.errors import BadInput, DatasetError
+from .controller.checkpoint import misfit
 from .controller.draws import Draws
 from .controller.parts import Batch
 from .controller.policy import Controller
@@ -126,7 +126,9 @@ class Learner:
         """Go on from ``state``. Raises DatasetError, naming the first tensor that does not fit."""
         wanted = self.state()
         for part in ("model", "average"):
-            _check(wanted[part], state.get(part, {}), where)
+            problem = misfit(wanted[part], state.get(part, {}))
+            if problem:
+                raise DatasetError(f"{where} {problem}: it is of another controller; start a new run.")
         self.controller.load_state_dict(state["model"])
         with torch.no_grad():
             for name, tensor in self._average.items():
@@ -135,15 +137,3 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
         except (KeyError, ValueError) as error:
             raise DatasetError(f"{where} is of another optimizer ({error}): start a new run.") from error
-
-
-def _check(wanted: dict[str, Tensor], found: dict[str, Any], where: str) -> None:
-    for name in sorted(set(wanted) ^ set(found)):
-        problem = "lacks" if name in wanted else "has the unknown tensor"
-        raise DatasetError(f"{where} {problem} {name}: it is of another controller; start a new run.")
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
-            raise DatasetError(
-                f"{where}: {name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}: it is of another "
-                "controller; start a new run."
-            )

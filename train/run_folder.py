@@ -12,13 +12,13 @@ import fcntl
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..datasets.layout import crc32
 from ..hardware.errors import BadInput, DatasetError, StorageError
 
 SETTINGS, CONFIG, DATA = "settings.json", "config.json", "data.json"
@@ -113,7 +113,7 @@ class RunFolder:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            checksum = {"step": step, "bytes": (aside / STATE).stat().st_size, "crc32": _crc32(aside / STATE)}
+            checksum = {"step": step, "bytes": (aside / STATE).stat().st_size, "crc32": crc32(aside / STATE)}
             (aside / SUM).write_text(json.dumps(checksum) + "\n")
             if final.exists():  # the same step again, after a damaged one was passed over
                 shutil.rmtree(final)
@@ -169,19 +169,11 @@ def _read_state(folder: Path) -> tuple[State, int]:
     try:
         told = json.loads((folder / SUM).read_text())
         # torch does not check the sums inside of its own files.
-        if path.stat().st_size != told["bytes"] or _crc32(path) != told["crc32"]:
+        if path.stat().st_size != told["bytes"] or crc32(path) != told["crc32"]:
             raise DatasetError(f"{path} is damaged: its length or checksum is not that of {SUM}.")
         return torch.load(path, map_location="cpu", weights_only=True), int(told["step"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DatasetError(f"{path} is damaged ({error}).") from error
-
-
-def _crc32(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

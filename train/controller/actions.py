@@ -74,17 +74,17 @@ class Normalizer(nn.Module):
         return (values - self.offset) / self.scale
 
 
-class JointSpace(nn.Module):
-    """The 13 commands as they are: 7 arm joints rad, 6 openings."""
+class _Space(nn.Module):
+    """What every action space does with its normaliser."""
 
-    dim = COMMAND_DIM
+    dim: int
 
     def __init__(self, config: ActionConfig) -> None:
         super().__init__()
         self.normalizer = Normalizer(self.dim, config.normal)
 
     def raw(self, commands: Tensor, context: Batch) -> Tensor:
-        return commands
+        raise NotImplementedError
 
     def fit(self, raw: Tensor) -> None:
         self.normalizer.fit(raw)
@@ -94,6 +94,15 @@ class JointSpace(nn.Module):
 
     def encode(self, commands: Tensor, context: Batch) -> Tensor:
         return self.normalizer.normalize(self.raw(commands, context))
+
+
+class JointSpace(_Space):
+    """The 13 commands as they are: 7 arm joints rad, 6 openings."""
+
+    dim = COMMAND_DIM
+
+    def raw(self, commands: Tensor, context: Batch) -> Tensor:
+        return commands
 
     def decode(self, encoded: Tensor, context: Batch) -> Tensor:
         commands = self.normalizer.denormalize(encoded)
@@ -109,7 +118,7 @@ NEAR_UNIT_M = 0.03
 _AT_OBJECT_M = 0.2  # from the palm to an object that the fingers hold, and a little
 
 
-class HandSpace(nn.Module):
+class HandSpace(_Space):
     """Where the palm goes, seen from a frame: 3 numbers of its position (m), 6 of its rotation (first two columns,
     1812.07035), 6 openings. Which frame is the difference between
 
@@ -126,9 +135,8 @@ class HandSpace(nn.Module):
     dim = 15
 
     def __init__(self, config: ActionConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self._from_here = config.space == "hand_from_here"
-        self.normalizer = Normalizer(self.dim, config.normal)
 
     def raw(self, commands: Tensor, context: Batch) -> Tensor:
         origin, axes, attitude, unit = self._frame(context)
@@ -148,15 +156,6 @@ class HandSpace(nn.Module):
             return palm[:, None, :3, 3], heading(palm[:, :3, :3]), palm[:, :3, :3], (way / 2).clamp_min(NEAR_UNIT_M)
         world = torch.eye(3, dtype=torch.float64, device=anchor.device).expand(len(anchor), 3, 3)
         return anchor, world, world, torch.ones_like(anchor[..., :1])
-
-    def fit(self, raw: Tensor) -> None:
-        self.normalizer.fit(raw)
-
-    def normalize(self, raw: Tensor) -> Tensor:
-        return self.normalizer.normalize(raw)
-
-    def encode(self, commands: Tensor, context: Batch) -> Tensor:
-        return self.normalizer.normalize(self.raw(commands, context))
 
     def decode(self, encoded: Tensor, context: Batch) -> Tensor:
         raw = self.normalizer.denormalize(encoded.double())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ...hardware.errors import BadInput
 from .config import ControllerConfig
@@ -48,17 +50,20 @@ def load_weights(controller: Controller, path: Path) -> None:
         weights = load_file(str(path))
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{path} is not a readable safetensors file ({error}): the checkpoint is damaged.") from error
-    wanted = controller.state_dict()
-    for name in sorted(set(wanted) ^ set(weights)):
-        problem = "lacks" if name in wanted else "has the unknown tensor"
-        raise BadInput(f"{path} {problem} {name}: the checkpoint is of another controller than its config.json says.")
-    for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape:
-            raise BadInput(
-                f"{path}: {name} is {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}: the checkpoint is of "
-                "another shape than its config.json says."
-            )
+    problem = misfit(controller.state_dict(), weights)
+    if problem:
+        raise BadInput(f"{path} {problem}: the checkpoint is of another shape than its config.json says.")
     controller.load_state_dict(weights)
+
+
+def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> str:
+    """The first tensor of ``found`` that does not fit, in words that go on from the file's name; empty when all do."""
+    for name in sorted(set(wanted) ^ set(found)):
+        return f"{'lacks' if name in wanted else 'has the unknown tensor'} {name}"
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            return f"has {name} of shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+    return ""
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
