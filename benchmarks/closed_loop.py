@@ -150,11 +150,9 @@ class Attempt:
         """The next chunk. With latency its first commands are those of the last one that are followed meanwhile."""
         observation = self.observe()
         late = min(self._config.latency_ticks, len(left))
-        learnt = self._policy.config.action.delay_max >= late
         begun = time.perf_counter()
-        chunk = self._policy.chunk(observation, left[:late] if late and learnt else None, self._config.sample_steps)
+        chunk = self._policy.chunk(observation, left, late, self._config.sample_steps)
         self._chunk_ms.append(1e3 * (time.perf_counter() - begun))
-        chunk[:late] = left[:late]
         if self._config.pictures is not None and len(self._sheet) < 40:
             self._sheet.append(_framed(observation))
         return chunk

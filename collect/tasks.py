@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..hardware.errors import BadInput
+from .expert.grasps import FEW_FAMILIES, GraspConfig
 
 if TYPE_CHECKING:
     from ..hardware.twin.scenes import SceneSpec
@@ -41,8 +42,18 @@ class Task:
 
 
 # The controller learns to lift; deployment carries what it lifted, as in the paper. Demonstrations to learn from are
-# brisk, end in the air, and take alike things alike.
-LIFT = {"place": False, "pace": (0.5, 0.9), "spread": 0.05, "habit": 0.8}
+# brisk, end in the air, show no mistake on purpose, and do alike what is alike: nothing is drawn that nobody can see.
+LIFT = {
+    "place": False,
+    "pace": (0.8, 0.8),
+    "approach_m_s": (0.15, 0.15),
+    "lift_m_s": (0.14, 0.14),
+    "miss_rate": 0.0,
+    "spread": 0.0,
+    "habit": 0.8,
+    "rehearsals": 8,
+    "grasps": GraspConfig(families=FEW_FAMILIES),
+}
 TASKS = {
     task.name: task
     for task in (

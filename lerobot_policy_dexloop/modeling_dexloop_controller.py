@@ -15,7 +15,7 @@ from dexloop.datasets.schema import STATE
 from dexloop.hardware.errors import BadInput
 from dexloop.train.controller.draws import Draws
 from dexloop.train.controller.parts import Batch
-from dexloop.train.controller.policy import Controller, ControllerPolicy
+from dexloop.train.controller.policy import Controller, ControllerPolicy, taken_over
 from lerobot.policies.pretrained import PreTrainedPolicy
 from safetensors import SafetensorError
 from safetensors.torch import load_model
@@ -120,6 +120,7 @@ class DexloopControllerPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """An attempt begins with the next observation."""
         self._queue: deque[Tensor] = deque()
+        self._left: Tensor | None = None  # of the last chunk, beyond what was put into the queue
         self._attempts: list[ControllerPolicy] = []
 
     @torch.no_grad()
@@ -127,6 +128,9 @@ class DexloopControllerPolicy(PreTrainedPolicy):
         """(B, 13) the next command; a chunk is planned when the last one's first ``n_action_steps`` are used up."""
         if not self._queue:
             chunk = self.predict_action_chunk(batch, noise=noise)
+            if self._left is not None:
+                chunk = taken_over(chunk, self._left, 0, self.config.described.action.fade)
+            self._left = chunk[:, self.config.n_action_steps :]
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._queue.popleft()
 

@@ -280,6 +280,20 @@ def test_acts_like_our_own_policy(root: Path, learner: tuple[Any, Any]) -> None:
         assert torch.allclose(chunk, expected.float(), atol=1e-5)
 
 
+def test_a_chunk_takes_over_smoothly_from_the_last_one(
+    learner: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, _ = learner
+    values = iter([0.0, 1.0])
+    monkeypatch.setattr(policy, "predict_action_chunk", lambda batch, noise=None: torch.full((1, 8, 13), next(values)))
+    monkeypatch.setattr(policy.config, "n_action_steps", 3)
+    policy.reset()
+    commands = [float(policy.select_action({})[0, 0]) for _ in range(6)]
+    assert commands[:3] == [0, 0, 0]
+    assert 0 < commands[3] < commands[4] < commands[5] < 1, "five commands were left, the new chunk leads away slowly"
+    policy.reset()
+
+
 def test_commands_are_handed_out_one_by_one_and_an_attempt_keeps_its_first_look(
     root: Path, learner: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

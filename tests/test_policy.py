@@ -10,7 +10,9 @@ from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput
 from dexloop.train.controller.config import ControllerConfig, preset
 from dexloop.train.controller.draws import Draws
-from dexloop.train.controller.policy import Committed, Controller
+from dexloop.train.controller.policy import Committed, Controller, taken_over
+from hypothesis import given
+from hypothesis import strategies as st
 
 ROWS = 16
 
@@ -66,3 +68,34 @@ def test_committed_commands_are_hidden_where_there_are_none() -> None:
     assert there.tolist() == [False, True]
     other, _ = committed(torch.cat([chunk[:, :3], torch.randn(2, 29, 15)], 1), torch.tensor([0, 3]))
     assert torch.equal(token, other)  # what comes after the delay is not looked at
+
+
+@given(late=st.integers(0, 6), count=st.integers(0, 20), fade=st.integers(0, 12))
+def test_a_chunk_takes_over_from_the_last_one(late: int, count: int, fade: int) -> None:
+    new, left = torch.zeros(2, 16, 3), torch.ones(2, min(count, 16), 3)
+    both = taken_over(new, left, late, fade)
+    assert both.shape == new.shape
+    kept = min(late, left.shape[1])
+    assert (both[:, :kept] == 1).all()  # what is followed meanwhile
+    passing = max(min(left.shape[1] - late, fade), 0)
+    assert (both[:, kept + passing :] == 0).all()  # the new chunk, in its own time
+    if passing:
+        steps = both[:, max(late - 1, 0) : late + passing + 1].diff(dim=1)
+        assert (steps <= 0).all()
+        assert float(steps.abs().max()) <= 1.6 / (passing + 1)  # no jump
+
+
+def test_temperature_scales_what_sampling_starts_from() -> None:
+    made = config(0.0)
+    controller = Controller(made).eval()
+    cool = Controller(replace(made, objective=replace(made.objective, temperature=0.5))).eval()
+    cool.load_state_dict(controller.state_dict())
+    noise = torch.randn(2, 8, 15, generator=torch.Generator().manual_seed(0))
+    starts: list[torch.Tensor] = []
+
+    def network(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        starts.append(x)
+        return torch.zeros_like(x)
+
+    assert torch.equal(controller.draw(network, noise, 1), noise)
+    assert torch.equal(cool.draw(network, noise, 1), 0.5 * noise)

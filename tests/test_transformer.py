@@ -80,7 +80,10 @@ def test_a_step_is_what_the_plain_way_gives(norm: str) -> None:
     torch.testing.assert_close(at_times(x, time[:1].expand(2)), plain(model, x, time[:1].expand(2), tokens))
 
 
-@pytest.mark.parametrize("objective", [Ddim(ObjectiveConfig("ddim")), Flow(ObjectiveConfig("flow"))])
+@pytest.mark.parametrize(
+    "objective",
+    [Ddim(ObjectiveConfig("ddim", predict="noise")), Ddim(ObjectiveConfig("ddim")), Flow(ObjectiveConfig())],
+)
 @given(steps=st.integers(1, 12), hidden=st.lists(st.booleans(), min_size=OBSERVATION, max_size=OBSERVATION))
 @settings(max_examples=10, deadline=None)
 def test_sampling_with_prepared_times_is_sampling(objective: Ddim | Flow, steps: int, hidden: list[bool]) -> None:

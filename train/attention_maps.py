@@ -84,7 +84,7 @@ def attend(
         seen.append(torch.stack([weights.mean((1, 2)) for weights in chosen]).mean(0))  # (B, C + 1)
         return answer
 
-    controller.objective.sample(network, noise, steps or controller.config.objective.sample_steps)
+    controller.draw(network, noise, steps or controller.config.objective.sample_steps)
     groups = dict(controller.encoder.groups)
     used, end = controller.encoder.tokens, seen[0].shape[1] - 1
     if end > used:

@@ -9,7 +9,7 @@ clearance allows, then closed on the object by :class:`.preview.HandPreview`; th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ FAMILIES = (
     Family("pinch", (44.0, 54.0, 64.0), 0.0, "down", 0.132, -0.070, 0.78, 0.95, thumb_gap_m=0.006),
     Family("side", (55.0, 70.0, 82.0), 90.0, "distal", 0.120, -0.045, 0.95, 1.0, min_height_m=0.07),
 )
+# One lean each, and nothing from the side: alike things are taken alike.
+FEW_FAMILIES = (replace(FAMILIES[0], lean_deg=(42.0,)), replace(FAMILIES[2], lean_deg=(64.0,)))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,15 @@ class ObjectiveConfig:
     """Network evaluations for one chunk."""
     spacing: Literal["trailing", "leading"] = "trailing"
     """Which training steps ddim samples at. leading: as the published controller (starts at 45 of 49)."""
-    clip: float = 4.0
+    predict: Literal["noise", "velocity"] = "velocity"
+    """ddim only: what the network answers. noise: as the published controller; from all but pure noise it says nothing
+    about the chunk. velocity: sqrt(alpha) noise - sqrt(1 - alpha) chunk (2202.00512), which does."""
+    clip: float = 0.0
     """ddim only: the estimate of the clean chunk is clipped to plus and minus this; 0 = not. The published controller
     has 1, its actions fill [-1, 1]."""
+    temperature: float = 1.0
+    """Deviation of the noise that acting starts from. Less than 1 keeps to what demonstrations do most; learning is not
+    touched."""
     assign_noise: bool = False
     """Pair noise with data over each batch, nearest to nearest, as the published controller. It shortens their distance
     by 2 % only and couples the noise to the condition."""
@@ -32,6 +38,10 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("ddim", "flow"):
             raise BadInput(f"objective is {self.kind!r}: expected ddim or flow.")
+        if self.predict not in ("noise", "velocity"):
+            raise BadInput(f"objective.predict is {self.predict!r}: expected noise or velocity.")
+        if not 0 <= self.temperature <= 1:
+            raise BadInput(f"objective.temperature is {self.temperature}: expected 0 to 1.")
         if not 1 <= self.sample_steps <= (self.train_steps if self.kind == "ddim" else 1000):
             raise BadInput(f"objective samples in {self.sample_steps} steps: expected 1 to {self.train_steps}.")
 
@@ -60,6 +70,9 @@ class ActionConfig:
     """Training: the arm's joints are moved off by up to about so much, and the commands lead back; 0 = never."""
     delay_max: int = 0
     """Real-time chunking: up to so many commands are already committed when a chunk is planned; 0 = never."""
+    fade: int = 0
+    """Acting: over so many commands a new chunk takes over from what is left of the last one; 0 = at once, which asks
+    for accelerations that no arm has."""
 
     def __post_init__(self) -> None:
         whole = {"time": self.horizon, "pca": self.components}.get(self.basis, self.tokens)
@@ -67,6 +80,8 @@ class ActionConfig:
             raise BadInput(f"{whole} numbers do not divide into {self.tokens} action tokens: choose a divisor.")
         if not 0 <= self.delay_max < self.horizon:
             raise BadInput(f"delay_max is {self.delay_max}: expected 0 to {self.horizon - 1}, less than the horizon.")
+        if self.fade < 0:
+            raise BadInput(f"fade is {self.fade}: expected 0 or more commands.")
 
 
 @dataclass(frozen=True)
@@ -193,7 +208,7 @@ _PAPER = ControllerConfig(
     preset="paper",
     encoder=PaperEncoderConfig(),
     network=NetworkConfig(width=1024, layers=12, heads=8, dropout=0.1),
-    objective=ObjectiveConfig(kind="ddim", sample_steps=16, clip=1.0),
+    objective=ObjectiveConfig(kind="ddim", sample_steps=16, predict="noise", clip=1.0),
     action=ActionConfig(space="joints", horizon=64, tokens=64, normal="limits"),
 )
 PRESETS = {
@@ -202,7 +217,7 @@ PRESETS = {
         preset="small",
         encoder=SmallEncoderConfig(crop=False),
         network=NetworkConfig(width=192),
-        action=ActionConfig(basis="cosine", tokens=8, nudge_rad=0.03, delay_max=4),
+        action=ActionConfig(basis="cosine", tokens=8, nudge_rad=0.03, delay_max=4, fade=8),
     ),
     "paper": _PAPER,
     "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),

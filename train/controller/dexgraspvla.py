@@ -158,6 +158,7 @@ def _differences(config: ControllerConfig) -> list[str]:
         or action.tokens != action.horizon,
         "committed commands": action.delay_max > 0,
         f"objective {config.objective.kind}": config.objective.kind != "ddim",
+        f"predicted {config.objective.predict}": config.objective.predict != "noise",
     }
     return [name for name, different in tests.items() if different]
 

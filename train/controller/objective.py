@@ -1,8 +1,8 @@
 """How a chunk is learnt and sampled: denoising diffusion (DDIM) or flow matching, over one network.
 
 The network maps (x, time) -> a tensor of x's shape. ``ddim`` asks it for the noise (DDPM, 2006.11239; DDIM,
-2010.02502; squared-cosine schedule, 2102.09672), ``flow`` for the velocity clean - noise along a straight line
-(2210.02747).
+2010.02502; squared-cosine schedule, 2102.09672) or for the velocity on the arc from chunk to noise (2202.00512),
+``flow`` for the velocity clean - noise along a straight line (2210.02747).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Objective(Protocol):
 
 
 class Ddim:
-    """Noise prediction, deterministic sampling (eta 0)."""
+    """Denoising diffusion, deterministic sampling (eta 0)."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self._config = config
@@ -48,7 +48,9 @@ class Ddim:
             noise = noise[assignment(clean, noise)]
         time = (uniform * self._config.train_steps).long()
         alpha = self.alphas_cumprod.to(clean)[time][:, None, None]
-        return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, time.to(clean), noise
+        signal, rest = alpha.sqrt(), (1 - alpha).sqrt()
+        answer = noise if self._config.predict == "noise" else signal * noise - rest * clean
+        return signal * clean + rest * noise, time.to(clean), answer
 
     def times(self, steps: int) -> Tensor:
         whole = self._config.train_steps
@@ -65,8 +67,11 @@ class Ddim:
         for time, following in zip(times, [*times[1:], -1], strict=True):
             now = alphas[time]
             then = alphas[following] if following >= 0 else torch.ones_like(now)
-            eps = network(x, torch.full((len(x),), float(time), device=x.device))
-            clean = (x - (1 - now).sqrt() * eps) / now.sqrt()
+            answer = network(x, torch.full((len(x),), float(time), device=x.device))
+            if self._config.predict == "noise":
+                eps, clean = answer, (x - (1 - now).sqrt() * answer) / now.sqrt()
+            else:
+                eps, clean = (1 - now).sqrt() * x + now.sqrt() * answer, now.sqrt() * x - (1 - now).sqrt() * answer
             if clip:
                 clean = clean.clamp(-clip, clip)
             x = then.sqrt() * clean + (1 - then).sqrt() * eps

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from ...hardware.errors import BadInput
 from ..views import Observation, follow
-from .actions import action_space, chunk_basis
+from .actions import COMMAND_DIM, action_space, chunk_basis
 from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
 from .geometry import ARM_DOF
-from .objective import objective
+from .objective import Network, objective
 from .parts import Batch
 from .transformer import ActionTransformer, Observed
 
@@ -126,11 +126,15 @@ class Controller(nn.Module):
             chunk = self.space.encode(committed, prepared)
         observed = self.observe(prepared, chunk, torch.full((len(noise),), delay, device=noise.device))
         steps = steps or self.config.objective.sample_steps
-        tokens = self.objective.sample(self.model.at_times(self.objective.times(steps), observed), noise, steps)
+        tokens = self.draw(self.model.at_times(self.objective.times(steps), observed), noise, steps)
         commands = self.space.decode(self.basis.decode(tokens), prepared)
         if committed is not None and delay:
             commands = torch.cat([committed.to(commands), commands[:, delay:]], 1)
         return commands
+
+    def draw(self, network: Network, noise: Tensor, steps: int) -> Tensor:
+        """Tokens (B, T, E) of a chunk, from ``noise`` (B, T, E) of deviation 1."""
+        return self.objective.sample(network, self.config.objective.temperature * noise, steps)
 
     def halve(self) -> None:
         """Encoder, keys and values in bfloat16 from now on; action tokens and all that is sampled stay float32
@@ -154,6 +158,17 @@ class Controller(nn.Module):
         extra, there = self.committed(chunk, delay)
         present = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return self.model.observe(torch.cat([tokens, extra.to(tokens)], 1), torch.cat([present, there[:, None]], 1))
+
+
+def taken_over(new: Tensor, left: Tensor, late: int, fade: int) -> Tensor:
+    """``new`` (B, H, D), led into from ``left`` (B, n, D), what is left of the last chunk: its first ``late`` commands
+    as they are, over the next ``fade``, if it has as many, a smooth passage (half a wave of the cosine)."""
+    count = max(min(left.shape[1] - late, fade), 0)
+    share = 0.5 - 0.5 * torch.cos(torch.pi * torch.arange(1, count + 1, device=new.device) / (count + 1))
+    kept, passing = left[:, :late].to(new), left[:, late : late + count].to(new)
+    passage = torch.lerp(passing, new[:, late : late + count], share.to(new)[:, None])
+    start = kept.shape[1]
+    return torch.cat([kept, passage, new[:, start + count :]], 1)
 
 
 class Committed(nn.Module):
@@ -224,15 +239,20 @@ class ControllerPolicy:
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
 
     def chunk(
-        self, observation: Observation, committed: NDArray[np.floating] | None = None, steps: int | None = None
+        self,
+        observation: Observation,
+        left: NDArray[np.floating] | None = None,
+        late: int = 0,
+        steps: int | None = None,
     ) -> NDArray[np.float64]:
-        """(H, 13) absolute commands at the controller's rate, the first one for now. ``committed`` (d, 13): commands
-        of this chunk that are already on their way. Raises BadInput before :meth:`start`."""
+        """(H, 13) absolute commands at the controller's rate, the first one for now. ``left`` (n, 13): what is left of
+        the last chunk from now on; its first ``late`` commands will be followed before the new chunk is there. Raises
+        BadInput before :meth:`start`, and where more is late than the controller learnt."""
         batch = self.batch(observation)
-        known = None
-        if committed is not None and len(committed):
-            known = torch.as_tensor(np.asarray(committed, np.float32))[None].to(self._device)
-        return self.controller.sample(batch, self.noise(), known, steps)[0].double().cpu().numpy()
+        before = torch.zeros(1, 0, COMMAND_DIM) if left is None else torch.as_tensor(np.asarray(left, np.float32))[None]
+        before = before.to(self._device)
+        new = self.controller.sample(batch, self.noise(), before[:, :late], steps)
+        return taken_over(new, before, late, self.config.action.fade)[0].double().cpu().numpy()
 
     def noise(self) -> Tensor:
         """(1, T, E) the start of a sampling, another one each time."""
