@@ -14,12 +14,10 @@ same whatever the number of workers.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +42,7 @@ from dexloop.train.controller.policy import ControllerPolicy
 from dexloop.train.views import Observation
 from numpy.typing import NDArray
 from PIL import Image
-from scripted_expert import wilson
+from trials import by_category, in_order, wilson
 
 TRAINING_SEEDS = "scenes of the train split, drawn by `collect --seed`"
 
@@ -213,20 +211,9 @@ def run_scene(job: tuple[ClosedLoop, int]) -> Result:
     return Attempt(config, policy, seed).run()
 
 
-def run_all(config: ClosedLoop) -> Iterator[Result]:
-    """Results in the scenes' order."""
-    jobs = [(config, config.seed0 + i) for i in range(config.scenes)]
-    if config.workers == 1:
-        yield from map(run_scene, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        yield from pool.imap(run_scene, jobs, chunksize=1)
-
-
 def summary(config: ClosedLoop, results: list[Result], wall_s: float) -> dict[str, Any]:
     """The figures, ready for JSON."""
     won = sum(result.success for result in results)
-    families = sorted({result.family for result in results})
     return {
         "policy": str(config.policy),
         "scenes": len(results),
@@ -242,10 +229,7 @@ def summary(config: ClosedLoop, results: list[Result], wall_s: float) -> dict[st
         "chunk_ms_p95": float(np.percentile([ms for r in results for ms in r.chunk_ms], 95)),
         "commands_clamped": float(np.mean([r.clamped for r in results])),
         "failures": dict(Counter(r.reason for r in results if not r.success)),
-        "by_category": {
-            family: [sum(r.success for r in results if r.family == family), sum(r.family == family for r in results)]
-            for family in families
-        },
+        "by_category": by_category(results),
         "failed_seeds": [r.seed for r in results if not r.success],
         "wall_s": wall_s,
     }
@@ -275,7 +259,7 @@ def main() -> int:
     results: list[Result] = []
     try:
         parse_objects(config.objects)
-        for result in run_all(config):
+        for result in in_order(run_scene, [(config, config.seed0 + i) for i in range(config.scenes)], config.workers):
             results.append(result)
             if len(results) % 10 == 0:
                 won = sum(r.success for r in results)

@@ -10,14 +10,10 @@ i is the same whatever the number of workers. Nothing is drawn.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import multiprocessing
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,12 +21,14 @@ import numpy as np
 import tyro
 from dexloop.collect.command import parse_objects
 from dexloop.collect.operators.script import ScriptConfig, ScriptOperator
+from dexloop.collect.tasks import task
 from dexloop.hardware.clock import NS
 from dexloop.hardware.errors import DexLoopError
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.success import LiftSuccess
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
+from trials import by_category, in_order, wilson
 
 TUNING_SEEDS = (0, 9_999)  # train-split scenes that the expert was tuned on: measure on others
 MAX_DURATION_S = 60.0
@@ -40,6 +38,8 @@ MAX_DURATION_S = 60.0
 class ScriptedExpert:
     """Measure the scripted expert on seeded scenes."""
 
+    task: str = "grasp"
+    """Whose settings of the script are measured: grasp, or lift, which is what a controller learns from."""
     scenes: int = 300
     """How many scenes."""
     objects: str = "1"
@@ -83,16 +83,6 @@ class Result:
     failures: tuple[str, ...]
 
 
-def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927)."""
-    if count == 0:
-        return 0.0, 1.0
-    share, square = successes / count, z * z / count
-    middle = (share + square / 2) / (1 + square)
-    half = z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def run_scene(job: tuple[ScriptedExpert, int]) -> Result:
     """One scene from its seed alone."""
     config, seed = job
@@ -102,7 +92,7 @@ def run_scene(job: tuple[ScriptedExpert, int]) -> Result:
     scene = sample_scene(seed, config.split, count)
     world = TwinWorld(TwinConfig(cameras=(), timestep_s=config.timestep_s), scene)
     given = {"rehearsals": config.rehearsals, "miss_rate": config.miss_rate}
-    script = dataclasses.replace(ScriptConfig(), **{k: v for k, v in given.items() if v is not None})
+    script = ScriptConfig(**{**task(config.task).script, **{k: v for k, v in given.items() if v is not None}})
     operator = ScriptOperator(world, script, seed)
     success = LiftSuccess(world, scene.target)
     world.robot.subscribe(success)
@@ -132,16 +122,6 @@ def run_scene(job: tuple[ScriptedExpert, int]) -> Result:
     )  # fmt: skip
 
 
-def run_all(config: ScriptedExpert) -> Iterator[Result]:
-    """Results in the scenes' order."""
-    jobs = [(config, config.seed0 + i) for i in range(config.scenes)]
-    if config.workers == 1:
-        yield from map(run_scene, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        yield from pool.imap(run_scene, jobs, chunksize=1)
-
-
 def summary(config: ScriptedExpert, results: list[Result], wall_s: float) -> dict[str, Any]:
     """The figures, ready for JSON."""
     count = len(results)
@@ -151,11 +131,8 @@ def summary(config: ScriptedExpert, results: list[Result], wall_s: float) -> dic
     for result in results:
         if not result.success:
             reasons[result.family][result.failures[-1] if result.failures else "ran out of time"] += 1
-    by_family = {
-        family: [sum(r.success for r in results if r.family == family), sum(r.family == family for r in results)]
-        for family in sorted({r.family for r in results})
-    }
     return {
+        "task": config.task,
         "scenes": count,
         "objects": config.objects,
         "split": config.split,
@@ -174,7 +151,7 @@ def summary(config: ScriptedExpert, results: list[Result], wall_s: float) -> dic
         "scenes_per_minute_per_core": 60 * count / sum(r.cpu_s for r in results),
         "wall_s": wall_s,
         "families_used": dict(Counter(r.families[0] for r in results if r.families)),
-        "by_category": by_family,
+        "by_category": by_category(results),
         "failures": {family: dict(counts) for family, counts in sorted(reasons.items())},
         "failed_seeds": [r.seed for r in results if not r.success],
     }
@@ -217,7 +194,7 @@ def main() -> int:
     results: list[Result] = []
     try:
         parse_objects(config.objects)
-        for result in run_all(config):
+        for result in in_order(run_scene, [(config, config.seed0 + i) for i in range(config.scenes)], config.workers):
             results.append(result)
             if len(results) % 10 == 0:
                 done = sum(r.success for r in results), sum(r.first for r in results)
