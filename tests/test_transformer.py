@@ -9,7 +9,7 @@ import torch
 from dexloop.hardware.errors import BadInput
 from dexloop.train.controller.config import NetworkConfig, ObjectiveConfig
 from dexloop.train.controller.objective import Ddim, Flow
-from dexloop.train.controller.transformer import ActionTransformer, RmsNorm
+from dexloop.train.controller.transformer import ActionTransformer, CrossAttention, RmsNorm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -167,6 +167,23 @@ def test_dropout_is_for_training_only() -> None:
     assert torch.equal(model(x, time, model.observe(tokens)), model(x, time, model.observe(tokens)))
     model.train()
     assert not torch.equal(model(x, time, model.observe(tokens)), model(x, time, model.observe(tokens)))
+
+
+@torch.no_grad()
+def test_dropped_weights_drop_values_and_their_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cross = CrossAttention(replace(TINY, dropout=0.5)).train()
+    nn.init.normal_(cross.kv.bias)
+    x, tokens = torch.randn(2, TOKENS, TINY.width, generator=generator), inputs()[2]
+    kept = 2.0 * (torch.rand(2, TINY.heads, TOKENS, tokens.shape[1], generator=generator) < 0.5)
+    # The weights are dropped by ``kept``; what goes out (3 axes) is left alone.
+    monkeypatch.setattr(
+        "dexloop.train.controller.transformer.F.dropout", lambda x, p, training: x * kept if x.ndim == 4 else x
+    )
+    keys, attention = cross.keys(tokens), []
+    got = cross.learn(x, keys, tokens, None, attention)
+    expected = cross.proj(((attention[0] * kept) @ cross.values(tokens)).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_new_network_answers_zero() -> None:

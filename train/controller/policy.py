@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...hardware.errors import BadInput
 from ..views import Observation, follow
@@ -143,7 +142,7 @@ class Controller(nn.Module):
             raise BadInput(f"the {self.config.preset} preset has no bfloat16: leave it at float32.")
         self.encoder.halve()
         for block in self.model.blocks:
-            block.cross_attn.kv = HalfLinear(block.cross_attn.kv)
+            block.cross_attn.kv.to(torch.bfloat16)
 
     def noise(self, generator: torch.Generator, rows: int = 1) -> Tensor:
         """(rows, T, E) standard normal, the start of a sampling."""
@@ -194,18 +193,6 @@ class Committed(nn.Module):
             length = min(chunk.shape[1], self.delay_max)
             known[:, :length] = chunk[:, :length]
         return self.embed(torch.cat([known * there, there], -1).flatten(1))[:, None], delay > 0
-
-
-class HalfLinear(nn.Module):
-    """A linear layer that multiplies in bfloat16 and answers in the precision that it was asked in."""
-
-    def __init__(self, like: nn.Linear) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(like.weight.to(torch.bfloat16), requires_grad=False)
-        self.bias = nn.Parameter(like.bias.to(torch.bfloat16), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x.to(torch.bfloat16), self.weight, self.bias).to(x.dtype)
 
 
 class ControllerPolicy:

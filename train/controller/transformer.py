@@ -3,8 +3,10 @@
 Action tokens attend to each other and to the observation; the diffusion time is one more observation token, the last.
 Parameter names and shapes are the published checkpoint's, so that its weights load as they are.
 
-What does not depend on the noisy chunk is computed once: :meth:`ActionTransformer.observe` makes every block's keys and
-values of the observation, :meth:`ActionTransformer.at_times` those of all time tokens of a sampling.
+What does not depend on the noisy chunk is computed once: :meth:`ActionTransformer.observe` makes every block's keys of
+the observation, :meth:`ActionTransformer.at_times` its values too, and both of all time tokens of a sampling. Learning
+looks once only: there each head averages the observation's tokens first and projects the few averages to values, which
+is the same and cheaper while there are fewer queries than channels (heads x T < W).
 
 Shapes: B batch, T action tokens, D numbers in one, C observation tokens, W width, H heads, d = W / H, S steps.
 """
@@ -31,9 +33,10 @@ KeysValues = tuple[Tensor, Tensor]  # (B, H, C, d) each
 
 @dataclass(frozen=True)
 class Observed:
-    """Keys (normalised) and values of the observation, for each block."""
+    """The observation's tokens and, for each block, their normalised keys."""
 
-    blocks: tuple[KeysValues, ...]
+    tokens: Tensor  # (B, C, W), positions added
+    keys: tuple[Tensor, ...]  # (B, H, C, d)
     present: Tensor | None  # (B, C) bool: tokens that may be looked at; None = all
 
 
@@ -75,36 +78,74 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to keys and values that :meth:`keys_values` made before."""
+    """Attention to an observation whose keys, and for sampling its values, were made before."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self._heads = config.heads
         self._dropout = config.dropout
         self.q = nn.Linear(config.width, config.width)
-        self.kv = nn.Linear(config.width, 2 * config.width)
+        self.kv = KeyValueLinear(config.width)
         self.q_norm = _head_norm(config)
         self.k_norm = _head_norm(config)
         self.proj = nn.Linear(config.width, config.width)
 
-    def keys_values(self, tokens: Tensor) -> KeysValues:
-        """(B, C, W), positions added -> keys, values (B, H, C, d)."""
-        k, v = self.kv(tokens).unflatten(-1, (2, self._heads, -1)).unbind(2)
-        return self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
+    def keys(self, tokens: Tensor) -> Tensor:
+        """(B, C, W), positions added -> normalised keys (B, H, C, d)."""
+        return self.k_norm(self.kv.keys(tokens).unflatten(-1, (self._heads, -1))).transpose(1, 2)
 
-    def forward(self, x: Tensor, known: KeysValues, mask: Tensor | None, attention: list[Tensor] | None) -> Tensor:
-        """x (B, T, W); mask (B, 1, 1, C + 1) bool. ``attention`` receives (B, H, T, C + 1) float32 weights."""
-        q = self.q_norm(self.q(x).unflatten(-1, (self._heads, -1))).transpose(1, 2)
-        keys, values = known
+    def values(self, tokens: Tensor) -> Tensor:
+        """(B, C, W), positions added -> values (B, H, C, d)."""
+        return self.kv.values(tokens).unflatten(-1, (self._heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, T, W), keys and values (B, H, C, d), mask (B, 1, 1, C) bool -> (B, T, W)."""
         dropout = self._dropout if self.training else 0.0
+        return self._out(F.scaled_dot_product_attention(self._queries(x), keys, values, mask, dropout))
+
+    def learn(
+        self, x: Tensor, keys: Tensor, tokens: Tensor, mask: Tensor | None, attention: list[Tensor] | None
+    ) -> Tensor:
+        """The same from keys and the tokens (B, C, W) themselves: sum_c a_c (V t_c + b) = V (sum_c a_c t_c) + b sum_c
+        a_c, where the weights a need not add up to 1 after dropout. ``attention`` receives a (B, H, T, C) float32."""
+        q = self._queries(x)
+        scores = q @ keys.mT / math.sqrt(q.shape[-1])
+        weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
         if attention is not None:
-            with torch.no_grad():
-                scores = (q @ keys.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
-                if mask is not None:
-                    scores = scores.masked_fill(~mask, float("-inf"))
-                attention.append(scores.softmax(-1))
-        out = F.scaled_dot_product_attention(q, keys, values, mask, dropout)
-        return F.dropout(self.proj(out.transpose(1, 2).flatten(2)), self._dropout, self.training)
+            attention.append(weights.detach().float())
+        weights = F.dropout(weights, self._dropout, self.training)
+        average = (weights.flatten(1, 2) @ tokens).unflatten(1, weights.shape[1:3])  # (B, H, T, W)
+        matrix, bias = self.kv.of_values()
+        values = average @ matrix.unflatten(0, (self._heads, -1)).mT  # (H, W, d)
+        return self._out(values + weights.sum(-1, keepdim=True) * bias.unflatten(0, (self._heads, 1, -1)))
+
+    def _queries(self, x: Tensor) -> Tensor:
+        return self.q_norm(self.q(x).unflatten(-1, (self._heads, -1))).transpose(1, 2)
+
+    def _out(self, values: Tensor) -> Tensor:
+        return F.dropout(self.proj(values.transpose(1, 2).flatten(2)), self._dropout, self.training)
+
+
+class KeyValueLinear(nn.Linear):
+    """The projections to keys and to values in one weight, keys first, as published. In bfloat16 it multiplies so and
+    answers in the precision that it was asked in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2 * width)
+
+    def keys(self, x: Tensor) -> Tensor:
+        return self._project(x, 0)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self._project(x, 1)
+
+    def of_values(self) -> tuple[Tensor, Tensor]:
+        """Weight (W, W) and bias (W,)."""
+        return self.weight.chunk(2)[1], self.bias.chunk(2)[1]
+
+    def _project(self, x: Tensor, part: int) -> Tensor:
+        out = F.linear(x.to(self.weight.dtype), self.weight.chunk(2)[part], self.bias.chunk(2)[part])
+        return out.to(x.dtype) if self.weight.dtype == torch.bfloat16 else out
 
 
 class FeedForward(nn.Module):
@@ -127,9 +168,10 @@ class Block(nn.Module):
         self.norm3 = _norm(config)
         self.ffn = FeedForward(config.width)
 
-    def forward(self, x: Tensor, known: KeysValues, mask: Tensor | None, attention: list[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+        """``look``: what cross-attention answers to x (B, T, W)."""
         x = x + self.attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2(x), known, mask, attention)
+        x = x + look(self.norm2(x))
         return x + self.ffn(self.norm3(x))
 
 
@@ -184,17 +226,20 @@ class ActionTransformer(nn.Module):
                 f"{self.cond_pos_emb.shape[1] - 1}: build both from one configuration."
             )
         placed = tokens + self.cond_pos_emb[:, :-1]
-        return Observed(tuple(block.cross_attn.keys_values(placed) for block in self.blocks), present)
+        return Observed(placed, tuple(block.cross_attn.keys(placed) for block in self.blocks), present)
 
     def forward(self, x: Tensor, time: Tensor, observed: Observed, attention: list[Tensor] | None = None) -> Tensor:
         """x (B, T, D), time (B,) in steps of training -> (B, T, D). ``attention``: a list that receives, for each
         block, the cross-attention (B, H, T, C + 1) of every action token, the time last."""
         time_token = self._time_tokens(time)[:, None]  # (B, 1, W)
-        known = []
-        for block, (keys, values) in zip(self.blocks, observed.blocks, strict=True):
-            time_key, time_value = block.cross_attn.keys_values(time_token)
-            known.append((torch.cat([keys, time_key], 2), torch.cat([values, time_value], 2)))
-        return self._through(x, known, _mask(observed.present), attention)
+        tokens = torch.cat([observed.tokens, time_token], 1)
+        mask = _mask(observed.present)
+        wide, x = x.dtype, self._begin(x)
+        for block, keys in zip(self.blocks, observed.keys, strict=True):
+            cross = block.cross_attn
+            known = torch.cat([keys, cross.keys(time_token)], 2)
+            x = block(x, lambda x, cross=cross, known=known: cross.learn(x, known, tokens, mask, attention))
+        return self._end(x).to(wide)
 
     def at_times(self, times: Tensor, observed: Observed) -> Callable[[Tensor, Tensor], Tensor]:
         """The network for a sampling that evaluates it at ``times`` (S,) only: (x, time) -> as :meth:`forward`, one
@@ -202,9 +247,13 @@ class ActionTransformer(nn.Module):
         not overlap. The returned function raises BadInput at a time that is not among ``times``."""
         device = self.pos_emb.device
         time_tokens = self._time_tokens(times.to(device))[None]  # (1, S, W)
-        of_times = [block.cross_attn.keys_values(time_tokens) for block in self.blocks]  # (1, H, S, d)
+        crosses = [block.cross_attn for block in self.blocks]
+        of_times = [(cross.keys(time_tokens), cross.values(time_tokens)) for cross in crosses]  # (1, H, S, d)
         # One slot more than the observation has: each step writes its time there, and nothing is copied.
-        buffers = [(F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))) for keys, values in observed.blocks]
+        buffers = [
+            (F.pad(keys, (0, 0, 0, 1)), F.pad(cross.values(observed.tokens), (0, 0, 0, 1)))
+            for cross, keys in zip(crosses, observed.keys, strict=True)
+        ]
         mask = _mask(observed.present)
         slots = {float(time): step for step, time in enumerate(times.tolist())}
 
@@ -215,7 +264,7 @@ class ActionTransformer(nn.Module):
             for (keys, values), (time_keys, time_values) in zip(buffers, of_times, strict=True):
                 keys[:, :, -1] = time_keys[:, :, step]
                 values[:, :, -1] = time_values[:, :, step]
-            return (self._compiled or self._through)(x, buffers, mask, None)
+            return (self._compiled or self._through)(x, buffers, mask)
 
         return network
 
@@ -225,23 +274,27 @@ class ActionTransformer(nn.Module):
         on_gpu = self.pos_emb.is_cuda
         compiled = torch.compile(self._through, dynamic=False, mode="reduce-overhead" if on_gpu else "default")
 
-        def step(x: Tensor, known: list[KeysValues], mask: Tensor | None, attention: list[Tensor] | None) -> Tensor:
+        def step(x: Tensor, known: list[KeysValues], mask: Tensor | None) -> Tensor:
             if on_gpu:  # a graph writes its answer where the one before stood
                 torch.compiler.cudagraph_mark_step_begin()
-            return compiled(x, known, mask, attention).clone()
+            return compiled(x, known, mask).clone()
 
         self._compiled = step
 
     def _time_tokens(self, time: Tensor) -> Tensor:
         return self.time_emb(time) + self.cond_pos_emb[0, -1]
 
-    def _through(
-        self, x: Tensor, known: list[KeysValues], mask: Tensor | None, attention: list[Tensor] | None
-    ) -> Tensor:
-        wide, x = x.dtype, self.input_emb(x.to(self.pos_emb.dtype)) + self.pos_emb
-        for block, block_known in zip(self.blocks, known, strict=True):
-            x = block(x, block_known, mask, attention)
-        return self.head(self.ln_f(x)).to(wide)
+    def _through(self, x: Tensor, known: list[KeysValues], mask: Tensor | None) -> Tensor:
+        wide, x = x.dtype, self._begin(x)
+        for block, (keys, values) in zip(self.blocks, known, strict=True):
+            x = block(x, lambda x, cross=block.cross_attn, k=keys, v=values: cross(x, k, v, mask))
+        return self._end(x).to(wide)
+
+    def _begin(self, x: Tensor) -> Tensor:
+        return self.input_emb(x.to(self.pos_emb.dtype)) + self.pos_emb
+
+    def _end(self, x: Tensor) -> Tensor:
+        return self.head(self.ln_f(x))
 
 
 def _mask(present: Tensor | None) -> Tensor | None:
