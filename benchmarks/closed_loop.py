@@ -63,7 +63,7 @@ class ClosedLoop:
     """Scenes are seed0, seed0 + 1, ..."""
     seconds: float = 15.0
     """Longest attempt."""
-    execute: int = 12
+    execute: int = 16
     """Commands of a chunk that are followed before the next one is planned."""
     latency_ticks: int = 0
     """A chunk is there so many ticks after its observation; until then the last one is followed."""

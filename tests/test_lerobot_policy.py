@@ -29,7 +29,7 @@ from dexloop.train.views import Observation, View
 ROOT = Path(__file__).parents[1]
 HORIZON, ROWS, EPISODES = 8, 14, 3
 ACTION = {"horizon": HORIZON, "basis": "time", "tokens": 4, "delay_max": 0}
-SETTINGS = {"network": {"width": 32, "layers": 1, "heads": 2}, "action": ACTION}
+SETTINGS = {"network": {"width": 32, "layers": 1, "heads": 2}, "action": ACTION, "encoder": {"wrist": True}}
 HEAD, MASK, DEPTH = (f"observation.images.head{part}" for part in ("", "_mask", "_depth"))
 COMMON = ["--policy.push_to_hub=false", "--policy.device=cpu", "--dataset.repo_id=local/x", "--batch_size=4"]
 COMMON += ["--num_workers=0", "--log_freq=1", "--wandb.enable=false"]

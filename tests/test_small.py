@@ -47,7 +47,10 @@ def test_the_preset_names_it_and_it_is_small() -> None:
     made = encoder(PRESETS["small"])
     assert isinstance(made, SmallEncoder)
     assert sum(p.numel() for p in made.parameters()) < 1_500_000
-    assert [view.camera for view in made.views] == ["head", "wrist"]
+    assert [view.camera for view in made.views] == ["head"]
+    whole = encoder(replace(PRESETS["small"], encoder=PLAIN))
+    assert sum(p.numel() for p in whole.parameters()) < 1_500_000
+    assert [view.camera for view in whole.views] == ["head", "wrist"]
 
 
 @pytest.mark.parametrize(

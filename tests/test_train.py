@@ -356,7 +356,7 @@ def test_an_existing_run_is_not_overwritten(whole: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"lr": 1e-3}, r"--lr 0.001 \(it has 0.0005\)"),
+        ({"lr": 5e-4}, r"--lr 0.0005 \(it has 0.001\)"),
         ({"steps": 99, "batch_size": 8}, r"--steps 99 \(it has 24\)"),
         ({"objective": "ddim", "seed": 3}, r"--seed 3 \(it has 0\), --objective ddim \(it has flow\)"),
         ({"override": ("network.width=64",)}, "--override"),

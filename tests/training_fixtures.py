@@ -21,6 +21,7 @@ TINY = (
     "network.heads=2",
     "encoder.head_size=64,48",
     "encoder.window=32",
+    "encoder.wrist=True",
     "encoder.wrist_size=16,12",
     "encoder.points=16",
 )

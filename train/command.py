@@ -38,7 +38,7 @@ class TrainController:
     batch_size: int | None = None
     """Of all processes together. Not given: 64 for small, 48 for paper, whose authors had 8 x 48."""
     lr: float | None = None
-    """Largest learning rate. Not given: 0.0005 for small, 0.0001 for paper."""
+    """Largest learning rate. Not given: 0.001 for small, 0.0001 for paper."""
     seed: int | None = None
     """Of everything random. Not given: 0."""
     validation_share: float | None = None

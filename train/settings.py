@@ -40,7 +40,7 @@ class Settings:
             if getattr(self, name) < least:
                 raise BadInput(f"{name.replace('_', '-')} is {getattr(self, name)}: expected at least {least}.")
         if not self.lr > 0 or not math.isfinite(self.lr):
-            raise BadInput(f"lr is {self.lr}: expected a positive number, for example 0.0005.")
+            raise BadInput(f"lr is {self.lr}: expected a positive number, for example 0.001.")
         if not 0 < self.validation_share < 1:
             raise BadInput(f"validation-share is {self.validation_share}: expected more than 0 and less than 1.")
         if not 0 <= self.ema < 1:
@@ -87,7 +87,7 @@ class Defaults:
 _PAPER = Defaults(batch_size=48, lr=1e-4, warmup=2000, precision="bf16", steps=20_000)
 DEFAULTS = {
     # Two CPU cores and half an hour with the packing of the data. fp32: bf16 would round positions to a millimetre.
-    "small": Defaults(batch_size=64, lr=5e-4, warmup=200, precision="fp32", minutes=25),
+    "small": Defaults(batch_size=64, lr=1e-3, warmup=200, precision="fp32", minutes=25),
     "paper": _PAPER,
     "paper224": _PAPER,
 }

@@ -215,8 +215,9 @@ PRESETS = {
     # What helped and what did not on two cores: docs/decisions/95-small-preset.md.
     "small": ControllerConfig(
         preset="small",
-        encoder=SmallEncoderConfig(crop=False),
+        encoder=SmallEncoderConfig(crop=False, wrist=False),
         network=NetworkConfig(width=192),
+        objective=ObjectiveConfig(temperature=0.2),
         action=ActionConfig(basis="cosine", tokens=8, nudge_rad=0.03, delay_max=4, fade=8),
     ),
     "paper": _PAPER,
