@@ -115,9 +115,10 @@ class CrossAttention(nn.Module):
             attention.append(weights.detach().float())
         weights = F.dropout(weights, self._dropout, self.training)
         average = (weights.flatten(1, 2) @ tokens).unflatten(1, weights.shape[1:3])  # (B, H, T, W)
-        matrix, bias = self.kv.of_values()
-        values = average @ matrix.unflatten(0, (self._heads, -1)).mT  # (H, W, d)
-        return self._out(values + weights.sum(-1, keepdim=True) * bias.unflatten(0, (self._heads, 1, -1)))
+        matrix, bias = (part.unflatten(0, (self._heads, -1)) for part in self.kv.of_values())  # (H, d, W), (H, d)
+        # Heads outermost: a matrix that is broadcast over the batch would be copied for each row of it.
+        values = (average.transpose(0, 1).flatten(1, 2) @ matrix.mT).unflatten(1, (len(x), -1)).transpose(0, 1)
+        return self._out(values + weights.sum(-1, keepdim=True) * bias[:, None])
 
     def _queries(self, x: Tensor) -> Tensor:
         return self.q_norm(self.q(x).unflatten(-1, (self._heads, -1))).transpose(1, 2)
