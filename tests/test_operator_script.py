@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dexloop.collect.expert.closing import ClosingConfig, HandCloser
 from dexloop.collect.expert.grasps import Grasp, GraspPlanner, orientation
-from dexloop.collect.expert.motion import JointPath, SmoothNoise, SpeedLimits
+from dexloop.collect.expert.motion import SmoothNoise
 from dexloop.collect.expert.preview import HandPreview
 from dexloop.collect.expert.reach import densely
 from dexloop.collect.expert.shape import Shape, body_shape
@@ -17,6 +17,7 @@ from dexloop.hardware.clock import NS
 from dexloop.hardware.description import OPEN_HAND, RM75_6F, START_ARM_Q
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.hand_kinematics import HandKinematics
+from dexloop.hardware.joint_path import JointPath, SpeedLimits
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.success import LiftSuccess

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.joint_path import JointPath, SpeedLimits
 from ...hardware.values import RobotState
 from .closing import ClosingConfig, HandCloser
-from .motion import JointPath, SpeedLimits
 from .reach import ReachPlan
 
 Array = NDArray[np.float64]

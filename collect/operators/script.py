@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from ...hardware.clock import NS
 from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
 from ...hardware.errors import BadInput
+from ...hardware.joint_path import JointPath, SpeedLimits
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
 from ..expert.attempt import Manner, Posture, Targets, attempt, follow
 from ..expert.closing import ClosingConfig
 from ..expert.grasps import Grasp, GraspConfig, GraspPlanner
-from ..expert.motion import JointPath, SmoothNoise, SpeedLimits
+from ..expert.motion import SmoothNoise
 from ..expert.reach import Reach, ReachConfig, ReachPlan
 from ..expert.rehearsal import Rehearsal
 from ..expert.shape import Shape, body_shape
