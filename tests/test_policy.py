@@ -87,6 +87,7 @@ def test_a_chunk_takes_over_from_the_last_one(late: int, count: int, fade: int) 
 
 def test_temperature_scales_what_sampling_starts_from() -> None:
     made = config(0.0)
+    made = replace(made, objective=replace(made.objective, temperature=1.0))
     controller = Controller(made).eval()
     cool = Controller(replace(made, objective=replace(made.objective, temperature=0.5))).eval()
     cool.load_state_dict(controller.state_dict())
