@@ -220,7 +220,8 @@ def _segment_distance(p1: Array, q1: Array, p2: Array, q2: Array) -> Array:
     c, f = np.einsum("ni,ni->n", d1, r), np.einsum("ni,ni->n", d2, r)
     a, e = np.maximum(a, 1e-18), np.maximum(e, 1e-18)
     denominator = a * e - b * b
-    s = np.clip((b * f - c * e) / np.maximum(denominator, 1e-18), 0.0, 1.0)
+    # What rounding leaves of parallel ones, whatever their lengths.
+    s = np.clip((b * f - c * e) / np.maximum(denominator, 1e-14 * a * e), 0.0, 1.0)
     t = np.clip((b * s + f) / e, 0.0, 1.0)
     s = np.clip((b * t - c) / a, 0.0, 1.0)
     gap = r + s[:, None] * d1 - t[:, None] * d2
