@@ -1,0 +1,1 @@
+"""From an instruction to objects in the bin: planner, target masks, closed loop, evaluation."""

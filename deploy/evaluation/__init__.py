@@ -1,0 +1,1 @@
+"""How often it works, counted honestly: suites, trials, results."""
