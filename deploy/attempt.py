@@ -1,0 +1,195 @@
+"""One attempt: the policy moves the robot at its rate, a monitor beside it says whether the object is held.
+
+The planner is asked only when the hand has closed and risen, in a thread of its own: a model that takes seconds does
+not hold the arm up. Two equal answers in a row, at least ``check_every_s`` apart, end the attempt. So a hand that
+closed on air and rose is noticed, which the policy does not: to it the state looks like a finished grasp.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..hardware.clock import NS
+from ..hardware.errors import BadInput
+from ..hardware.interfaces import Robot
+from ..hardware.kinematics import ArmKinematics
+from ..hardware.rig import DEXGRASPVLA_RIG
+from ..hardware.values import Command
+from .chunks import ChunkPolicy, FollowConfig, FollowCounts, Follower
+from .eyes import Eyes, Sight
+from .planner.base import Look, Planner, Verdict
+
+ARM_DOF = 7
+
+
+class Ending(enum.Enum):
+    """How an attempt ended."""
+
+    HELD = "the object is held"
+    EMPTY = "the hand closed and rose without the object"
+    LOST = "the target was lost from sight"
+    TIMEOUT = "the time was up"
+
+
+@dataclass(frozen=True)
+class AttemptConfig:
+    """When an attempt ends."""
+
+    seconds: float = 15.0
+    """Longest attempt."""
+    check_every_s: float = 0.5
+    """Between two questions to the planner whether the object is held."""
+    raised_m: float = 0.10
+    """The planner is asked from so far above the place where the hand closed."""
+    closed: float = 0.8
+    """The hand counts as closed when its fingers' mean opening is below this."""
+    lost_s: float = 1.5
+    """A target that is lost for so long ends the attempt, until the hand has closed."""
+    follow: FollowConfig = field(default_factory=FollowConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "check_every_s", "raised_m", "lost_s"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"attempt.{name} is {getattr(self, name)}: expected a number above 0.")
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What happened, for reports and statistics."""
+
+    ending: Ending
+    reason: str
+    seconds: float
+    ticks: int
+    late_ticks: int
+    changed: int  # commands that SafeRobot changed
+    counts: FollowCounts
+
+
+class Attempt:
+    """Runs attempts on one robot. ``watch`` is called with every tick's sight, to record or to show it."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        eyes: Eyes,
+        policy: ChunkPolicy,
+        planner: Planner,
+        rate_hz: float,
+        config: AttemptConfig = AttemptConfig(),
+        watch: Callable[[Sight], None] = lambda sight: None,
+    ) -> None:
+        """``robot`` is already wrapped in ``SafeRobot``."""
+        self._robot, self._eyes, self._policy, self._planner = robot, eyes, policy, planner
+        self._period_ns = round(NS / rate_hz)
+        self._config = config
+        self._watch = watch
+
+    def run(self, instruction: str, first: Sight) -> AttemptResult:
+        """From ``first``, the moment in which the target was aimed at. Raises what robot, cameras and policy raise:
+        then the caller stops the robot."""
+        clock, config = self._robot.clock, self._config
+        follower = Follower(self._policy, config.follow)
+        monitor = Monitor(self._planner, instruction, first.look, config)
+        begun_ns = deadline_ns = clock.now_ns()
+        ticks = late = changed = 0
+        ending, reason = Ending.TIMEOUT, f"{config.seconds:g} s"
+        try:
+            follower.start(first.observation)
+            begun_ns = deadline_ns = clock.now_ns()  # the first chunk was planned at rest
+            while clock.now_ns() - begun_ns < config.seconds * NS:
+                sight = self._eyes.see()
+                command = follower.step(lambda sight=sight: sight.observation)  # type: ignore[misc]
+                applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
+                changed += bool(applied.flags)
+                self._watch(sight)
+                ended = monitor.judge(sight, clock.now_ns())
+                ticks += 1
+                if ended is not None:
+                    ending, reason = ended
+                    break
+                deadline_ns += self._period_ns
+                late += clock.sleep_until_ns(deadline_ns) > 0
+        finally:
+            follower.close()
+            monitor.close()
+        seconds = (clock.now_ns() - begun_ns) / NS
+        return AttemptResult(ending, reason, seconds, ticks, late, changed, follower.counts)
+
+
+class Monitor:
+    """Decides when an attempt is over."""
+
+    def __init__(self, planner: Planner, instruction: str, before: Look, config: AttemptConfig) -> None:
+        self._planner, self._instruction, self._before, self._config = planner, instruction, before, config
+        self._executor = ThreadPoolExecutor(1, "monitor") if config.follow.background else None
+        self._asked: Future[Verdict] | None = None
+        self._asked_ns = -NS
+        self._answers: list[Verdict] = []
+        self._lowest_m: float | None = None  # of the palm since the hand closed
+        self._lost_ns: int | None = None
+
+    def judge(self, sight: Sight, now_ns: int) -> tuple[Ending, str] | None:
+        """How the attempt ended and why, None while it goes on. Raises PlannerError where the planner cannot answer."""
+        lost = self._lost(sight, now_ns)
+        if lost is not None:
+            return lost
+        if self._asked is not None and self._asked.done():
+            self._answers.append(self._asked.result())
+            self._asked = None
+            last = self._answers[-2:]
+            if len(last) == 2 and last[0].yes == last[1].yes:
+                return (Ending.HELD if last[1].yes else Ending.EMPTY), last[1].reason
+        due = now_ns - self._asked_ns >= self._config.check_every_s * NS
+        if self._raised_m(sight.look) < self._config.raised_m:
+            self._answers.clear()
+        elif self._asked is None and due:
+            self._asked_ns = now_ns
+            self._ask(sight.look)
+        return None
+
+    def close(self) -> None:
+        """Wait for a question that is being answered."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def _ask(self, now: Look) -> None:
+        if self._executor is not None:
+            self._asked = self._executor.submit(self._planner.verify, self._instruction, self._before, now)
+            return
+        self._asked = Future()
+        self._asked.set_result(self._planner.verify(self._instruction, self._before, now))
+
+    def _raised_m(self, look: Look) -> float:
+        """How far the palm has risen since the hand closed; 0 while it is open."""
+        if float(np.mean(look.state[ARM_DOF + 1 : ARM_DOF + 5])) > self._config.closed:
+            self._lowest_m = None
+            return 0.0
+        height = palm_height_m(look.state)
+        self._lowest_m = height if self._lowest_m is None else min(self._lowest_m, height)
+        return height - self._lowest_m
+
+    def _lost(self, sight: Sight, now_ns: int) -> tuple[Ending, str] | None:
+        """A closed hand hides what it holds: only an open one loses its target."""
+        if self._lowest_m is not None or sight.mask is None or not sight.mask.lost:
+            self._lost_ns = None
+            return None
+        self._lost_ns = now_ns if self._lost_ns is None else self._lost_ns
+        if now_ns - self._lost_ns < self._config.lost_s * NS:
+            return None
+        return Ending.LOST, f"not seen for {self._config.lost_s:g} s"
+
+
+def palm_height_m(state: np.ndarray) -> float:
+    """Of the palm above the table, from a (13,) state."""
+    base_T_flange = _KINEMATICS.fk(np.asarray(state[:ARM_DOF], float))
+    return float((_MOUNT.world_T_base @ base_T_flange @ _MOUNT.flange_T_palm)[2, 3])
+
+
+_MOUNT = DEXGRASPVLA_RIG.arms[0]
+_KINEMATICS = ArmKinematics(_MOUNT.arm)

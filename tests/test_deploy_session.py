@@ -1,0 +1,330 @@
+"""The closed loop: when attempts end, what a session does next, and that the robot is safe whatever breaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from dexloop.deploy.attempt import Attempt, AttemptConfig, Ending, Monitor, palm_height_m
+from dexloop.deploy.chunks import FollowConfig
+from dexloop.deploy.eyes import Eyes, Sight
+from dexloop.deploy.masks.base import TargetMask
+from dexloop.deploy.planner.base import Box, Grounding, Look, PlannerError, Proposal, Verdict
+from dexloop.deploy.report import VIDEO, Video, write_report
+from dexloop.deploy.session import End, Session, SessionConfig
+from dexloop.hardware.clock import NS
+from dexloop.hardware.description import START_ARM_Q
+from dexloop.hardware.errors import BadInput, DeviceError
+from dexloop.hardware.safety import SafeRobot
+from dexloop.hardware.twin.scenes import sample_scene
+from dexloop.hardware.twin.world import TwinConfig, TwinWorld
+
+SIZE = (160, 120)
+BOX: Box = (60, 40, 80, 60)
+CONFIG = AttemptConfig(seconds=1.0, lost_s=0.3, follow=FollowConfig(background=False))
+
+
+class Blind:
+    """A tracker that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def start(self, rgb: Any, depth_m: Any, box: Box, state: Any) -> TargetMask:
+        self.mask = np.zeros(rgb.shape[:2], bool)
+        self.mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
+        return TargetMask(self.mask, self.mask, 0.0, 1.0)
+
+    def update(self, rgb: Any, depth_m: Any, state: Any) -> TargetMask:
+        return TargetMask(self.mask, self.mask, 0.0, 0.0 if self.lost else 1.0, self.lost)
+
+
+class Still:
+    """A policy that stays where the robot is."""
+
+    error: Exception | None = None
+
+    def start(self, observation: Any) -> None:
+        pass
+
+    def chunk(self, observation: Any, left: Any = None, late: int = 0) -> Any:
+        if self.error is not None:
+            raise self.error
+        return np.repeat(np.asarray(observation.state, float)[None], 32, 0)
+
+
+class Told:
+    """A planner whose answers are given; what runs out repeats its last."""
+
+    name = "told"
+
+    def __init__(self, **answers: list[Any]) -> None:
+        self.answers = {"complete": [Verdict(False)], "verify": [Verdict(False, "no")]} | answers
+        self.failed: list[tuple[str, ...]] = []
+
+    def _next(self, kind: str) -> Any:
+        answers = self.answers[kind]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def propose(self, prompt: str, first: Look, now: Look, failed: tuple[str, ...] = ()) -> Proposal:
+        self.failed.append(failed)
+        return self._next("propose")
+
+    def ground(self, instruction: str, now: Look) -> Grounding:
+        return self._next("ground")
+
+    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+        return self._next("verify")
+
+    def complete(self, prompt: str, first: Look, now: Look) -> Verdict:
+        return self._next("complete")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Any:
+    return sample_scene(0, "train", 1)
+
+
+@pytest.fixture
+def world(scenes: Any) -> Iterator[TwinWorld]:
+    world = TwinWorld(TwinConfig(camera_size=SIZE, camera_rate_hz=20), scenes)
+    yield world
+    world.close()
+
+
+class Bench:
+    """A session whose parts can be broken."""
+
+    def __init__(self, world: TwinWorld, planner: Told, answer: Callable[[str], str] = lambda question: "") -> None:
+        self.robot = SafeRobot(world.robot, world.rig)
+        self.tracker, self.policy, self.seen = Blind(), Still(), []
+        self.eyes = Eyes(self.robot, world.cameras, self.tracker)
+        attempt = Attempt(self.robot, self.eyes, self.policy, planner, 20.0, CONFIG, self._watch)
+        self.lines: list[str] = []
+        config = SessionConfig(attempts=2)
+        self.session = Session(self.robot, self.eyes, planner, attempt, 20.0, config, self.lines.append, answer)
+        self.broken: Exception | None = None
+
+    def _watch(self, sight: Sight) -> None:
+        self.seen.append(sight)
+        if self.broken is not None:
+            raise self.broken
+
+
+def at_rest(world: TwinWorld) -> bool:
+    world.clock.sleep_until_ns(world.clock.now_ns() + NS)
+    return bool(np.abs(world.robot.state().arm.dq).max() < 0.01)
+
+
+# -- one attempt -------------------------------------------------------------------------------------------------------
+
+
+def sight(opening: float, height_m: float, lost: bool = False) -> Sight:
+    """A moment with the hand so far closed. Where the palm is, stands in the first joint: see ``palm``."""
+    state = np.array([height_m, *[0.0] * 6, *[opening] * 6])
+    empty, dark, far = np.zeros((2, 2), bool), np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32)
+    return Sight(Look(0, dark, far, dark, far, state), TargetMask(empty, empty, 0.0, 0.5, lost))
+
+
+@pytest.fixture
+def palm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dexloop.deploy.attempt.palm_height_m", lambda state: float(state[0]))
+
+
+def endings(planner: Told, moments: list[Sight]) -> list[tuple[Ending, str] | None]:
+    monitor = Monitor(planner, "x", moments[0].look, CONFIG)
+    return [monitor.judge(moment, k * NS // 2) for k, moment in enumerate(moments)]
+
+
+@pytest.mark.usefixtures("palm")
+def test_an_attempt_ends_held_after_two_equal_answers() -> None:
+    planner = Told(verify=[Verdict(True, "yes"), Verdict(False), Verdict(True), Verdict(True, "still there")])
+    moments = [sight(1.0, 0.0), sight(0.4, 0.0), *[sight(0.4, 0.12)] * 8]
+    ended = endings(planner, moments)
+    assert [kind for kind in ended if kind is not None][0] == (Ending.HELD, "still there")
+    assert ended.index((Ending.HELD, "still there")) >= 5, "yes, no, yes, yes: not the first two"
+
+
+@pytest.mark.usefixtures("palm")
+def test_a_hand_that_closed_on_air_and_rose_is_noticed() -> None:
+    ended = endings(Told(), [sight(1.0, 0.0), sight(0.3, 0.0), *[sight(0.3, 0.12)] * 4])
+    assert (Ending.EMPTY, "no") in ended
+
+
+@pytest.mark.usefixtures("palm")
+def test_nobody_is_asked_before_the_hand_closed_and_rose() -> None:
+    planner = Told(verify=[AssertionError("asked")])
+    assert endings(planner, [sight(1.0, 0.0), sight(1.0, 0.15), sight(0.3, 0.15), sight(0.3, 0.18)]) == [None] * 4
+
+
+@pytest.mark.usefixtures("palm")
+def test_an_open_hand_loses_its_target_a_closed_one_hides_it() -> None:
+    ended = endings(Told(), [sight(1.0, 0.0, lost=True)] * 3)
+    assert ended[0] is None
+    assert ended[1] == (Ending.LOST, "not seen for 0.3 s")
+    assert endings(Told(), [sight(0.3, 0.0, lost=True)] * 3) == [None] * 3
+
+
+@pytest.mark.usefixtures("palm")
+def test_what_the_planner_raises_reaches_the_loop() -> None:
+    with pytest.raises(PlannerError, match="gone"):
+        endings(Told(verify=[PlannerError("gone")]), [sight(0.3, 0.0), *[sight(0.3, 0.12)] * 3])
+
+
+def test_the_palm_stands_where_the_twin_says(world: TwinWorld) -> None:
+    height_m = float(world.data.body("palm").xpos[2])
+    assert palm_height_m(np.append(world.robot.state().arm.q, np.ones(6))) == pytest.approx(height_m, abs=0.002)
+
+
+# -- a session ---------------------------------------------------------------------------------------------------------
+
+GRASP = Proposal(instruction="grasp it")
+SEEN = Grounding(BOX, "it")
+
+
+def test_what_fails_too_often_is_named_to_the_planner(world: TwinWorld) -> None:
+    planner = Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN])
+    bench = Bench(world, planner)
+    result = bench.session.run("clear the table")
+    assert result.end is End.FAILED
+    assert result.failed == ["grasp it"]
+    assert planner.failed == [(), ("grasp it",)]
+    attempts = [event.attempt for event in result.events if event.attempt]
+    assert [attempt.ending for attempt in attempts] == [Ending.TIMEOUT] * 2
+    assert attempts[0].ticks == 20
+    assert attempts[0].counts.chunks >= 2
+    assert all(s.look.target is not None for s in bench.seen)
+
+
+def test_picture_and_mask_are_of_the_same_moment(world: TwinWorld) -> None:
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    bench.session.run("x")
+    times = [s.look.captured_ns for s in bench.seen]
+    assert times == sorted(times)
+    assert len(set(times)) >= 2 * 19
+    assert all(s.observation.mask is s.mask.visible for s in bench.seen if s.mask)
+
+
+def test_a_question_is_put_and_its_answer_is_the_prompt(world: TwinWorld) -> None:
+    ask = Proposal(question="which cup?")
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "the red one"
+
+    result = Bench(world, Told(propose=[ask, Proposal(nothing_left=True)]), answer).session.run("the cup")
+    assert (asked, result.prompt, result.end) == (["which cup?"], "the red one", End.NOTHING)
+    assert Bench(world, Told(propose=[ask])).session.run("the cup").end is End.ASKED
+
+
+def test_an_object_that_is_not_to_be_seen_is_given_up(world: TwinWorld) -> None:
+    planner = Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[Grounding(None, reason="no such thing")])
+    result = Bench(world, planner).session.run("the unicorn")
+    assert result.end is End.FAILED
+    assert "no such thing" in [event.text for event in result.events]
+
+
+def test_a_lost_target_ends_the_attempt(world: TwinWorld) -> None:
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    bench.tracker.lost = True
+    result = bench.session.run("x")
+    assert {event.attempt.ending for event in result.events if event.attempt} == {Ending.LOST}
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["propose", "ground", "complete"])
+def test_a_planner_that_is_gone_ends_the_session_safely(world: TwinWorld, kind: str) -> None:
+    answers: dict[str, list[Any]] = {"propose": [GRASP], "ground": [SEEN]}
+    bench = Bench(world, Told(**(answers | {kind: [PlannerError("the server is gone: start it again")]})))
+    result = bench.session.run("x")
+    assert result.end is None
+    assert (result.events[-1].kind, result.events[-1].text) == ("error", "the server is gone: start it again")
+    assert at_rest(world)
+
+
+def test_a_policy_that_breaks_ends_the_session_safely(world: TwinWorld) -> None:
+    bench = Bench(world, Told(propose=[GRASP], ground=[SEEN]))
+    bench.policy.error = BadInput("the policy wants depth")
+    result = bench.session.run("x")
+    assert result.events[-1].text == "the policy wants depth"
+    assert at_rest(world)
+
+
+def test_a_camera_that_stalls_ends_the_session_safely(world: TwinWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(world, Told(propose=[GRASP], ground=[SEEN]))
+    camera = world.cameras["head"]
+    latest = camera.latest
+    first: list[Any] = []
+
+    def stalled() -> Any:
+        first.append(latest() if len(first) < 10 else first[-1])
+        return first[-1]
+
+    monkeypatch.setattr(camera, "latest", stalled)
+    result = bench.session.run("x")
+    assert "the head camera's newest picture is" in result.events[-1].text
+    assert at_rest(world)
+
+
+def test_ctrl_c_stops_the_robot_first(world: TwinWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(world, Told(propose=[GRASP], ground=[SEEN]))
+    stopped: list[bool] = []
+    stop = bench.robot.stop
+    monkeypatch.setattr(bench.robot, "stop", lambda: stopped.append(True) or stop())
+    bench.broken = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        bench.session.run("x")
+    assert stopped == [True]
+    assert at_rest(world)
+
+
+def test_eyes_without_depth_or_camera_say_so(world: TwinWorld) -> None:
+    robot = SafeRobot(world.robot, world.rig)
+    with pytest.raises(DeviceError, match="there is no wrist camera, only head"):
+        Eyes(robot, {"head": world.cameras["head"]}, Blind())
+    world.cameras["head"].depth = False
+    with pytest.raises(DeviceError, match="the head camera gives no depth"):
+        Eyes(robot, world.cameras, Blind()).look()
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_tells_what_happened(world: TwinWorld, tmp_path: Path) -> None:
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    result = bench.session.run("take <it>")
+    with Video(tmp_path / VIDEO, 20.0) as video:
+        for moment in bench.seen:
+            video.add(moment)
+            video.add(moment)
+    page = write_report(tmp_path, result, {"seed": 0}).read_text()
+    assert all(words in page for words in ("take &lt;it&gt;", "what is left could not be grasped", VIDEO))
+    events = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events].count("attempt") == 2
+    assert all((tmp_path / event["picture"]).exists() for event in events if "picture" in event)
+    assert events[-1] == {"at_s": pytest.approx(result.events[-1].at_s, abs=1e-3), "kind": "end", "text": page_end()}
+    with av.open(str(tmp_path / VIDEO)) as container:
+        assert len(list(container.decode(video=0))) == len({s.look.captured_ns for s in bench.seen})
+
+
+def page_end() -> str:
+    return End.FAILED.value
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(BadInput, match="attempts is 0"):
+        SessionConfig(attempts=0)
+    with pytest.raises(BadInput, match=r"attempt\.seconds is 0"):
+        replace(CONFIG, seconds=0)
