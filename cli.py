@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from dexloop.collect.command import Collect
     from dexloop.collect.replay import Replay
     from dexloop.datasets.command import Dataset, View
+    from dexloop.deploy.command import Deploy
     from dexloop.hardware.errors import DexLoopError
     from dexloop.train.command import Train
 
@@ -45,13 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         "view": View,
         "dataset": Dataset,
         "train": Train,
+        "deploy": Deploy,
     }
     command = tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="cli.py",
         description="From an operator's hand to a closed loop: record, replay, look at and learn dexterous grasps.",
         args=argv,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     try:
         return int(command.run())
