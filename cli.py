@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from dexloop.collect.replay import Replay
     from dexloop.datasets.command import Dataset, View
     from dexloop.deploy.command import Deploy
+    from dexloop.deploy.evaluation.command import Evaluate
     from dexloop.hardware.errors import DexLoopError
     from dexloop.train.command import Train
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         "dataset": Dataset,
         "train": Train,
         "deploy": Deploy,
+        "evaluate": Evaluate,
     }
     command = tyro.extras.subcommand_cli_from_dict(
         commands,

@@ -159,7 +159,12 @@ class Session:
             self._note(result, "grounding", grounding.label or grounding.reason, box=grounding.box, look=look)
             if grounding.box is None:
                 break
-            ended = self._attempt.run(instruction, self._eyes.aim(grounding.box))
+            try:
+                sight = self._eyes.aim(grounding.box)
+            except BadInput as error:  # a box around nothing: looking again may tell
+                self._note(result, "grounding", str(error))
+                continue
+            ended = self._attempt.run(instruction, sight)
             text = f"attempt {number}: {ended.ending.value} ({ended.reason}), {ended.seconds:.1f} s"
             self._note(result, "attempt", text, look=self._eyes.look(), attempt=ended)
             self._eyes.drop()

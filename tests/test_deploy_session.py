@@ -19,7 +19,6 @@ from dexloop.deploy.planner.base import Box, Grounding, Look, PlannerError, Prop
 from dexloop.deploy.report import VIDEO, Video, write_report
 from dexloop.deploy.session import End, Session, SessionConfig
 from dexloop.hardware.clock import NS
-from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput, DeviceError
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
@@ -232,6 +231,24 @@ def test_an_object_that_is_not_to_be_seen_is_given_up(world: TwinWorld) -> None:
     result = Bench(world, planner).session.run("the unicorn")
     assert result.end is End.FAILED
     assert "no such thing" in [event.text for event in result.events]
+
+
+def test_a_box_around_nothing_costs_an_attempt(world: TwinWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    start = bench.tracker.start
+    boxes: list[Box] = []
+
+    def once(rgb: Any, depth_m: Any, box: Box, state: Any) -> TargetMask:
+        boxes.append(box)
+        if len(boxes) == 1:
+            raise BadInput("the box holds no object")
+        return start(rgb, depth_m, box, state)
+
+    monkeypatch.setattr(bench.tracker, "start", once)
+    result = bench.session.run("x")
+    assert len(boxes) == 2
+    assert "the box holds no object" in [event.text for event in result.events]
+    assert len([event for event in result.events if event.attempt]) == 1
 
 
 def test_a_lost_target_ends_the_attempt(world: TwinWorld) -> None:

@@ -1,0 +1,160 @@
+"""``cli.py evaluate``: how often it works, on scenes that nobody tuned on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...hardware.errors import BadInput
+from ..command import SHIPPED_POLICY
+from .sources import MaskSource
+
+if TYPE_CHECKING:
+    from .executor import Failure
+    from .suites import Row, Suite
+    from .values import TrialResult, TrialSettings
+
+VIDEOS = "videos"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Try the whole system on a fixed suite of the twin's scenes and say how often it works. An interrupted evaluation
+    goes on with the same command and --out."""
+
+    suite: Literal["unseen1287", "single", "long-horizon", "validation"] = "unseen1287"
+    """unseen1287: 360 unseen objects, 6 unseen backgrounds x 103, 3 unseen lightings x 103; single: one unseen object;
+    long-horizon: clear the table, all of a colour, all of a shape; validation: for choosing, never to be reported."""
+    scenes: int | None = None
+    """So many of the suite's scenes, every factor in its proportion; the same for the same number. Not given: all."""
+    attempts: int = 3
+    """Attempts per object."""
+    policy: Path = SHIPPED_POLICY
+    """Folder of the controller: config.json and model.safetensors. Not given: the one that comes with DexLoop."""
+    planner: Literal["offline", "oracle"] = "offline"
+    """offline: what deployment uses; oracle: the simulator's truth, as an ablation."""
+    masks: MaskSource = "tracked"
+    """tracked: what deployment uses. As ablations: oracle (the simulator's), none, box (the planner's box, filled),
+    noisy, wrong (another object's), lagged (0.5 s late)."""
+    objects: Path | None = None
+    """Folder of other people's object models (MJCF or meshes), which then lie on the table."""
+    out: Path | None = None
+    """Folder of the results. Not given: outputs/evaluate_<suite>_<date>_<time>."""
+    workers: int = 1
+    """Processes. The result does not depend on it."""
+    ray: str | None = None
+    """Instead of processes a Ray cluster: local, auto, or its address."""
+    seconds: float = 15.0
+    """Longest attempt."""
+    camera_size: tuple[int, int] = (320, 240)
+    """Width and height of the pictures."""
+    timeout_s: float = 1800.0
+    """A scene that takes longer is given up (with --workers above 1, or --ray)."""
+    videos: bool = False
+    """Keep a film of every scene that failed."""
+
+    def run(self) -> int:
+        """Returns the exit code: 0 when every scene has a result, whatever it is."""
+        from .executor import make_executor
+        from .results import table_text, write_results
+        from .store import ResultFolder, manifest_of, run_rows
+        from .suites import load
+        from .trial import run_trial
+
+        suite = load(self.suite)
+        rows = self._rows(suite)
+        folder = self.out or Path("outputs") / f"evaluate_{self.suite}_{datetime.now():%Y%m%d_%H%M%S}"
+        settings = self._settings(folder)
+        manifest = manifest_of(self.suite, suite.digest, rows, settings)
+        executor = make_executor(self.workers, self.ray, self.timeout_s)
+        store = ResultFolder(folder, manifest)
+        with _shown(len(rows), self.attempts) as done:
+            results, missing = run_rows(store, rows, settings, executor, run_trial, done)
+        figures = write_results(folder, results, self.attempts, {"settings": manifest}, missing)
+        print(table_text(figures, self.suite))
+        print(_closing(folder, figures))
+        return 1 if missing else 0
+
+    def _rows(self, suite: Suite) -> Sequence[Row]:
+        if self.scenes is None:
+            return suite.rows
+        return suite.stratified(self.scenes)
+
+    def _settings(self, folder: Path) -> TrialSettings:
+        from .values import TrialSettings
+
+        if self.objects is not None:
+            if not self.objects.is_dir():
+                raise BadInput(f"--objects is {self.objects}: expected a folder of MJCF files or meshes.")
+            if self.suite == "long-horizon":
+                raise BadInput("--objects has no meaning for long-horizon, whose prompts name its own objects.")
+        return TrialSettings(
+            str(self.policy.resolve()),
+            self.planner,
+            self.masks,
+            self.attempts,
+            self.seconds,
+            self.camera_size,
+            str(self.objects.resolve()) if self.objects else "",
+            str((folder / VIDEOS).resolve()) if self.videos else "",
+        )
+
+
+@contextmanager
+def _shown(scenes: int, attempts: int) -> Iterator[Callable[[Row, TrialResult | Failure], None]]:
+    """A bar with the success so far; where there is no terminal, a line every tenth of the way."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from .executor import Failure
+
+    console = Console(file=sys.stderr, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False), console=console, disable=not console.is_terminal,
+        speed_estimate_period=600,
+    )  # fmt: skip
+    task = bar.add_task("scenes", total=scenes)
+    won, seen = [0] * (attempts + 1), 0
+
+    def done(row: Row, result: TrialResult | Failure) -> None:
+        nonlocal seen
+        if isinstance(result, Failure):
+            console.print(f"{row.id}: no result: {result.message}", markup=False, soft_wrap=True)
+            bar.advance(task)
+            return
+        seen += 1
+        for number in range(1, attempts + 1):
+            won[number] += result.success_at(number)
+        told = f"@1 {won[1] / seen:.1%}" + (f", @{attempts} {won[attempts] / seen:.1%}" if attempts > 1 else "")
+        bar.update(task, advance=1, description=told)
+        if bar.disable and seen % max(1, scenes // 10) == 0:
+            console.print(f"{seen} of {scenes} scenes: {told}", markup=False)
+
+    with bar:
+        yield done
+
+
+def _closing(folder: Path, figures: dict[str, Any]) -> str:
+    """What to look at, what to do."""
+    from .results import SUMMARY
+
+    line = f"Look at {folder / SUMMARY} and the plots beside it."
+    if figures["missing"]:
+        line = (
+            f"{len(figures['missing'])} scenes have no result and are not counted: run the same command with "
+            f"--out {folder} to try them again. {line}"
+        )
+    return line
