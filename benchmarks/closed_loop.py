@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import tyro
 from dexloop.collect.command import parse_objects
+from dexloop.deploy.evaluation.statistics import interval
 from dexloop.hardware.clock import NS
 from dexloop.hardware.errors import DexLoopError
 from dexloop.hardware.safety import SafeRobot
@@ -42,7 +43,7 @@ from dexloop.train.controller.policy import ControllerPolicy
 from dexloop.train.views import Observation
 from numpy.typing import NDArray
 from PIL import Image
-from trials import by_category, in_order, wilson
+from trials import by_category, in_order
 
 TRAINING_SEEDS = "scenes of the train split, drawn by `collect --seed`"
 
@@ -222,7 +223,7 @@ def summary(config: ClosedLoop, results: list[Result], wall_s: float) -> dict[st
         "seeds": [config.seed0, config.seed0 + len(results) - 1],
         "training": TRAINING_SEEDS,
         "at_1": won / len(results),
-        "at_1_95": wilson(won, len(results)),
+        "at_1_95": interval(won, len(results)),
         "won": won,
         "seconds_mean": float(np.mean([r.seconds for r in results if r.success] or [0.0])),
         "chunk_ms_median": float(np.median([ms for r in results for ms in r.chunk_ms])),

@@ -11,8 +11,6 @@ abstained (no box). ``all``: of "all <colour> objects", objects chosen rightly, 
 test split are for the final measurement only.
 """
 
-# ruff: noqa: E402 (the environment is set before anything numerical is imported)
-
 from __future__ import annotations
 
 import json
@@ -30,6 +28,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import numpy as np
 import tyro
 from dexloop.collect.command import parse_objects
+from dexloop.deploy.evaluation.statistics import interval
 from dexloop.deploy.planner.base import Box, Look, PlannerError
 from dexloop.deploy.planner.grammar import parse
 from dexloop.deploy.planner.offline import OfflinePlanner
@@ -38,7 +37,7 @@ from dexloop.hardware.errors import BadInput, DexLoopError
 from dexloop.hardware.twin.scenes import SceneSpec, sample_scene
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 from numpy.typing import NDArray
-from trials import in_order, wilson
+from trials import in_order
 
 MIN_VISIBLE_PX = 40
 
@@ -189,11 +188,11 @@ def summary(config: OfflinePlannerBenchmark, results: list[SceneResult]) -> dict
     return {
         "config": asdict(config),
         "scenes": len(results),
-        "boxes": {"right": boxed, "of": visible, "95": wilson(boxed, visible), "extra": sum(r.extra for r in results),
+        "boxes": {"right": boxed, "of": visible, "95": interval(boxed, visible), "extra": sum(r.extra for r in results),
                   "iou_median": float(np.median([v for r in results for v in r.iou]))},
-        "instructions": {**asked, "95": wilson(asked["right"], len(results)),
-                         "wrong_95": wilson(asked["wrong"], len(results))},
-        "colours": {**colours, "of": named, "95": wilson(colours["right"], named)},
+        "instructions": {**asked, "95": interval(asked["right"], len(results)),
+                         "wrong_95": interval(asked["wrong"], len(results))},
+        "colours": {**colours, "of": named, "95": interval(colours["right"], named)},
         "all": dict(every),
         "see_ms_median": float(np.median([r.ms for r in results])),
     }  # fmt: skip
@@ -203,7 +202,7 @@ def show(figures: dict[str, Any], results: list[SceneResult]) -> None:
     """A table for people."""
 
     def share(right: int, count: int) -> str:
-        low, high = wilson(right, count)
+        low, high = interval(right, count)
         return f"{right:4d} of {count:4d}   {right / max(count, 1):6.1%}   95 % {low:.1%} .. {high:.1%}"
 
     boxes, asked, colours = figures["boxes"], figures["instructions"], figures["colours"]

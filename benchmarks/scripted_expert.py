@@ -22,13 +22,14 @@ import tyro
 from dexloop.collect.command import parse_objects
 from dexloop.collect.operators.script import ScriptConfig, ScriptOperator
 from dexloop.collect.tasks import task
+from dexloop.deploy.evaluation.statistics import interval
 from dexloop.hardware.clock import NS
 from dexloop.hardware.errors import DexLoopError
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.success import LiftSuccess
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
-from trials import by_category, in_order, wilson
+from trials import by_category, in_order
 
 TUNING_SEEDS = (0, 9_999)  # train-split scenes that the expert was tuned on: measure on others
 MAX_DURATION_S = 60.0
@@ -139,9 +140,9 @@ def summary(config: ScriptedExpert, results: list[Result], wall_s: float) -> dic
         "seeds": [config.seed0, config.seed0 + count - 1],
         "tuning_seeds": list(TUNING_SEEDS),
         "success": won / count,
-        "success_95": wilson(won, count),
+        "success_95": interval(won, count),
         "at_1": first / count,
-        "at_1_95": wilson(first, count),
+        "at_1_95": interval(first, count),
         "placed": sum(r.placed for r in results) / count,
         "attempts_mean": float(np.mean([r.attempts for r in results])),
         "deliberate_misses": sum(r.misses for r in results) / count,

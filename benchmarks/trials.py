@@ -1,8 +1,7 @@
-"""What benchmarks of success share: scenes run in processes, and how sure a share is."""
+"""What benchmarks of success share: scenes run in processes, and how they are counted."""
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -15,16 +14,6 @@ class Trial(Protocol):
     def family(self) -> str: ...
     @property
     def success(self) -> bool: ...
-
-
-def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927)."""
-    if count == 0:
-        return 0.0, 1.0
-    share, square = successes / count, z * z / count
-    middle = (share + square / 2) / (1 + square)
-    half = z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def in_order[Job, Result](run: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:

@@ -224,7 +224,15 @@ class Session:
             clock.sleep_until_ns(deadline_ns)
             self._robot.send(Command(clock.now_ns(), q, hand))
 
-    def _note(self, result: SessionResult, kind: str, text: str, **more: object) -> None:
+    def _note(
+        self,
+        result: SessionResult,
+        kind: str,
+        text: str,
+        box: Box | None = None,
+        look: Look | None = None,
+        attempt: AttemptResult | None = None,
+    ) -> None:
         at_s = (self._robot.clock.now_ns() - self._begun_ns) / NS
-        result.events.append(Event(at_s, kind, text, **more))  # type: ignore[arg-type]
+        result.events.append(Event(at_s, kind, text, box, look, attempt))
         self._tell(f"{at_s:6.1f} s  {text}")

@@ -9,7 +9,9 @@ in the shoulder, elbow or wrist, are kept apart by the joint limits alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,7 +118,7 @@ class CollisionModel:
     def _add_bodies(self, mount: ArmMount, rig: RigDescription) -> None:
         boxes = [mount.arm.base_box_mm, *(link.box_mm for link in mount.arm.links)]
         names = ["base", *(f"link {i}" for i in range(1, 8))]
-        capsules = [_capsule_of_box(np.array(box) * MM) for box in boxes]
+        capsules = [capsule_of_box(np.array(box) * MM) for box in boxes]
         frames = list(range(8))
         for part, capsule in zip(("palm index side", "palm little side"), _palm(mount), strict=True):
             names.append(part)
@@ -177,12 +179,13 @@ class CollisionModel:
         self._clear_of[:2] = -np.inf
 
 
-def _capsule_of_box(box: Array) -> tuple[Array, float]:
-    """(6,) m x0, x1, y0, y1, z0, z1 -> axis ends (2, 3) and radius: see the module's first paragraph."""
+def capsule_of_box(box: Array, width: Callable[[Array], Any] = np.max) -> tuple[Array, float]:
+    """(6,) m x0, x1, y0, y1, z0, z1 -> ends (2, 3) of an axis along the longest side, and radius. ``width`` makes it of
+    the two other half sides: the larger one to keep clear, see the module's first paragraph; the mean to draw."""
     low, high = box[::2], box[1::2]
     centre, half = 0.5 * (low + high), 0.5 * (high - low)
     long = int(np.argmax(half))
-    radius = float(np.delete(half, long).max())
+    radius = float(width(np.delete(half, long)))
     axis = np.zeros(3)
     axis[long] = max(half[long] - radius, 0.0)
     return np.stack([centre - axis, centre + axis]), radius

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...hardware.collision import capsule_of_box
 from ...hardware.description import MM, RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.geometry import Array, Transform, inverse
@@ -56,7 +57,7 @@ class Silhouette:
         for frame, box in enumerate(boxes):
             drum = _drum(MM * np.array(box))
             if drum is None:
-                parts.append(_pieces(*_capsule(MM * np.array(box)), frame))
+                parts.append(_pieces(*capsule_of_box(MM * np.array(box), np.mean), frame))
             else:
                 hulls.append((drum, frame))
         parts += [
@@ -143,17 +144,6 @@ def _drum(box: Array) -> Array | None:
     rims[..., sides] = radius * np.stack([np.cos(angle), np.sin(angle)], -1)
     rims[..., axis] = half[axis] * np.array([[-1.0], [1.0]])
     return rims.reshape(-1, 3) + centre
-
-
-def _capsule(box: Array) -> tuple[Array, float]:
-    """(6,) m x0, x1, y0, y1, z0, z1 -> axis ends (2, 3) and radius: round, as wide as the box is on average."""
-    low, high = box[::2], box[1::2]
-    centre, half = 0.5 * (low + high), 0.5 * (high - low)
-    long = int(np.argmax(half))
-    radius = float(np.delete(half, long).mean())
-    axis = np.zeros(3)
-    axis[long] = max(half[long] - radius, 0.0)
-    return np.stack([centre - axis, centre + axis]), radius
 
 
 def _pieces(ends: Array, radius: float, frame: int) -> tuple[Array, Array, NDArray[np.int64]]:
