@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ from dexloop.hardware.twin.success import LiftSuccess
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 from dexloop.hardware.values import Command
 from dexloop.train.controller.checkpoint import load_controller
-from dexloop.train.controller.policy import ControllerPolicy
+from dexloop.train.controller.policy import Controller, ControllerPolicy
 from dexloop.train.views import Observation
 from numpy.typing import NDArray
 from PIL import Image
@@ -70,6 +70,10 @@ class ClosedLoop:
     """A chunk is there so many ticks after its observation; until then the last one is followed."""
     sample_steps: int | None = None
     """Network evaluations per chunk. Not given: the controller's own."""
+    temperature: float | None = None
+    """Deviation of the noise that samples start from. Not given: the controller's own."""
+    fade: int | None = None
+    """Commands over which a chunk takes over from the last one. Not given: the controller's own."""
     workers: int = 1
     """Processes. The result does not depend on it."""
     camera_size: tuple[int, int] = (320, 240)
@@ -202,12 +206,23 @@ def _framed(observation: Observation) -> NDArray[np.uint8]:
 _POLICIES: dict[Path, ControllerPolicy] = {}
 
 
+def _adjusted(controller: Controller, config: ClosedLoop) -> Controller:
+    """With how it acts, not what it learnt, as the command line says."""
+    objective, action = controller.config.objective, controller.config.action
+    if config.temperature is not None:
+        objective = replace(objective, temperature=config.temperature)
+    if config.fade is not None:
+        action = replace(action, fade=config.fade)
+    controller.config = replace(controller.config, objective=objective, action=action)
+    return controller
+
+
 def run_scene(job: tuple[ClosedLoop, int]) -> Result:
     """One scene; the controller is loaded once per process."""
     config, seed = job
     torch.set_num_threads(1)
     if config.policy not in _POLICIES:
-        _POLICIES[config.policy] = ControllerPolicy(load_controller(config.policy))
+        _POLICIES[config.policy] = ControllerPolicy(_adjusted(load_controller(config.policy), config))
     policy = ControllerPolicy(_POLICIES[config.policy].controller, seed)
     return Attempt(config, policy, seed).run()
 
