@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 import tyro
 from dexloop.benchmarks.synthetic_rig import SyntheticCamera, ThreadedRig, draw_frames
-from dexloop.collect.recorder import TARGET_KEY, Recorder
 from dexloop.datasets.align import align
 from dexloop.datasets.check import run_check
 from dexloop.datasets.episode import EpisodeInfo
 from dexloop.datasets.home import journals_dir
 from dexloop.datasets.journal import JournalReader, compact
 from dexloop.datasets.layout import data_file, is_dataset, video_file
+from dexloop.datasets.recorder import TARGET_KEY, Recorder
 from dexloop.datasets.repair import repair
 from dexloop.datasets.schema import CameraSchema, Schema
 from dexloop.datasets.writer import DatasetWriter

@@ -95,10 +95,10 @@ def luma_psnr_db(shown: Iterable[NDArray[np.generic]], given: Sequence[NDArray[n
 
 def ours(options: RecordingBenchmark, folder: Path, pictures: Pictures) -> list[Result]:
     """Sources push from threads, the loop sends commands; each episode is aligned, appended and compacted."""
-    from dexloop.collect.recorder import Recorder
     from dexloop.datasets.align import align
     from dexloop.datasets.episode import EpisodeInfo
     from dexloop.datasets.journal import JournalReader, compact
+    from dexloop.datasets.recorder import Recorder
     from dexloop.datasets.schema import schema_of
     from dexloop.datasets.video import count_frames, decode
     from dexloop.datasets.writer import DatasetWriter

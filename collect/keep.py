@@ -11,9 +11,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..datasets.align import align
-from ..datasets.home import journals_dir, raw_file
-from ..datasets.journal import compact, journals
+from ..datasets.home import journals_dir
+from ..datasets.intake import take_in
+from ..datasets.journal import journals
 from ..datasets.reader import DatasetReader
 from ..datasets.writer import DatasetWriter
 from .session import Phase
@@ -81,13 +81,7 @@ class Keeper:
         self.quit = take.phase is Phase.QUIT
 
     def _keep(self, take: Take, journal: Path) -> None:
-        episode = align(journal, self.config.rate_hz, take.info, take.pictures)
-        index = self._writer.append(episode, source=journal.name)
-        raw = raw_file(self.root, journal.name)
-        raw.parent.mkdir(exist_ok=True)
-        # Named after the recording, not the episode: indices move when episodes are deleted, `source` stays.
-        compact(journal, raw, take.info)
-        journal.unlink()
+        index, episode = take_in(self._writer, journal, take.info, take.pictures)
         self.kept += 1
         self.rows += episode.rows
         self.successes += take.info.success is True

@@ -141,13 +141,15 @@ class Merge:
     """Name or path of the new data set."""
     sources: tuple[str, ...]
     """Names or paths of those to merge."""
+    cameras: tuple[str, ...] | None = None
+    """Keep only these cameras, so that sets which have them in common can be merged. Not given: all."""
 
     def run(self) -> int:
         from .edit import merge
         from .home import resolve, resolve_existing
 
         target = resolve(self.dataset)
-        total = merge([resolve_existing(source) for source in self.sources], target)
+        total = merge([resolve_existing(source) for source in self.sources], target, self.cameras)
         print(f"{target} holds {total} episodes. Next: python cli.py dataset info --dataset {target}")
         return 0
 

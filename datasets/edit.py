@@ -15,7 +15,7 @@ from .check import assert_appendable, run_check
 from .home import RAW, raw_file
 from .layout import STATS, dump, episode_file, is_dataset, read_json, stats_of_row
 from .reader import DatasetReader, read_rows
-from .schema import SUCCESS
+from .schema import SUCCESS, Schema, features
 from .schema_file import read_schema
 
 _ENCODING = ("video.codec", "video.pix_fmt")
@@ -75,8 +75,11 @@ def delete(root: Path, episodes: Sequence[int], probe: tx.Probe = _nothing) -> i
     return len(items)
 
 
-def merge(sources: Sequence[Path], target: Path, probe: tx.Probe = _nothing) -> int:
+def merge(
+    sources: Sequence[Path], target: Path, cameras: Sequence[str] | None = None, probe: tx.Probe = _nothing
+) -> int:
     """Write the episodes of several sets, in order, into a new one; how many it has. The sources stay as they are.
+    ``cameras``: those that are kept, so that sets which have these in common can be merged. None: all.
 
     A single source is allowed: it brings a set that another LeRobot tool rewrote back to one file per episode.
     Raises BadInput where ``target`` exists or the sets have different schemas, DatasetError where one is damaged.
@@ -88,16 +91,20 @@ def merge(sources: Sequence[Path], target: Path, probe: tx.Probe = _nothing) -> 
     if len({source.resolve() for source in sources}) != len(sources):
         raise BadInput("a data set is given twice: its episodes would stand in the merged one twice.")
     readers = [DatasetReader(source) for source in sources]
-    for reader in readers:
+    schemas = [read_schema(source) if cameras is None else read_schema(source).only(cameras) for source in sources]
+    schema = schemas[0]
+    kept = features(schema)
+    for reader, own in zip(readers, schemas, strict=True):
         report = run_check(reader.root)
         if not report.ok:
             raise DatasetError(f"{report}\nNothing was merged: run `dataset repair` on it first.")
-        _same(readers[0], reader)
+        _same(readers[0], schema, reader, own)
     target.mkdir(parents=True, exist_ok=True)
     with tx.lock(target):
         items = [item_of(reader, i) for reader in readers for i in range(len(reader))]
         change = tx.Transaction(target, f"merge of {len(sources)} data sets", probe)
-        assemble(change, readers[0].schema, readers[0].info["features"], [], items)
+        described = {key: feature for key, feature in readers[0].info["features"].items() if key in kept}
+        assemble(change, schema, described, [], items)
         change.commit()
         _confirm(target)
         for reader in readers:
@@ -120,11 +127,14 @@ def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-def _same(first: DatasetReader, other: DatasetReader) -> None:
-    difference = read_schema(first.root).difference(other.schema)
+def _same(first: DatasetReader, schema: Schema, other: DatasetReader, theirs_schema: Schema) -> None:
+    difference = schema.difference(theirs_schema)
     if difference:
-        raise BadInput(f"{other.root} has another schema than {first.root}: {difference}. They cannot be merged.")
-    for key in first.schema.video_keys:
+        raise BadInput(
+            f"{other.root} has another schema than {first.root}: {difference}. They cannot be merged; where only "
+            "cameras differ, name those to keep with --cameras."
+        )
+    for key in schema.video_keys:
         mine, theirs = (reader.info["features"][key]["info"] for reader in (first, other))
         for part in _ENCODING:
             if mine.get(part) != theirs.get(part):

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+LEARN_FROM = "learn_from_s"
+"""Key of :attr:`EpisodeInfo.extra`: seconds from the first row on that a policy moved the robot, before a demonstrator
+took over. What was done until then is shown, not to be imitated. Not there: everything is a demonstration."""
+
 
 @dataclass(frozen=True)
 class EncodedVideo:

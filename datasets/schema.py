@@ -7,7 +7,8 @@ so every column that a policy must not see by accident is named otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,16 @@ class Schema:
             if key in (camera.key, camera.depth_key):
                 return camera.width, camera.height, camera.depth_unit_m if key == camera.depth_key else 0.0
         raise KeyError(f"no video {key!r}: the schema has {', '.join(self.video_keys)}")
+
+    def only(self, cameras: Sequence[str]) -> Schema:
+        """The same with some of its cameras alone, in its own order. Raises BadInput where it has not all of them."""
+        missing = set(cameras) - {camera.name for camera in self.cameras}
+        if missing:
+            raise BadInput(
+                f"there is no camera {', '.join(sorted(missing))}: expected some of "
+                f"{', '.join(camera.name for camera in self.cameras)}."
+            )
+        return replace(self, cameras=tuple(camera for camera in self.cameras if camera.name in cameras))
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``meta/dexloop.json``."""

@@ -101,6 +101,25 @@ def test_merge(root: Path, tmp_path: Path) -> None:
     assert_holds(tmp_path / "both", [5, 6, 0, 1, 2, 3])
 
 
+def test_merge_keeps_the_cameras_that_sets_have_in_common(tmp_path: Path) -> None:
+    alone = SCHEMA.only(["head"])
+    for name, schema, seed in (("two", SCHEMA, 0), ("one", alone, 1)):
+        with DatasetWriter(tmp_path / name, schema) as writer:
+            writer.append(make_episode(seed, 6, schema), source=f"{seed}.journal.h5")
+    sources = [tmp_path / "two", tmp_path / "one"]
+    with pytest.raises(BadInput, match="--cameras"):
+        edit.merge(sources, tmp_path / "both")
+    with pytest.raises(BadInput, match="there is no camera wrist"):
+        edit.merge(sources, tmp_path / "both", ["head", "wrist"])
+    assert edit.merge(sources, tmp_path / "both", ["head"]) == 2
+    both = DatasetReader(tmp_path / "both")
+    assert both.schema == alone
+    assert run_check(tmp_path / "both").ok
+    two = DatasetReader(tmp_path / "two")
+    assert np.array_equal(both.episode(0).columns["action"], two.episode(0).columns["action"])
+    assert np.array_equal(both.frames(0, HEAD, [2]), two.frames(0, HEAD, [2]))
+
+
 def test_what_cannot_be_is_bad_input_and_changes_nothing(root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"has 0\.\.3"):
         edit.label(root, 4, True)
@@ -171,7 +190,7 @@ def test_killed_merge_can_be_asked_for_again(made: Path, tmp_path: Path) -> None
             raise Killed(step)
 
     with pytest.raises(Killed):
-        edit.merge([made], tmp_path / "both", kill)
+        edit.merge([made], tmp_path / "both", probe=kill)
     assert edit.merge([made], tmp_path / "both") == 4
     assert_holds(tmp_path / "both", [0, 1, 2, 3])
 

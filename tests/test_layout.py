@@ -13,12 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("hardware", "retarget", "datasets", "collect", "train", "deploy")
-HARDWARE_VALUES = {"values", "geometry", "clock", "description", "rig", "kinematics", "hand_kinematics", "errors"}
+HARDWARE_VALUES = {
+    "values", "interfaces", "geometry", "clock", "description", "rig", "kinematics", "hand_kinematics", "errors",
+}  # fmt: skip
 MAY_SEE = {
     "hardware": {"hardware"},
     "retarget": {"retarget", "hardware"},
     "datasets": {"datasets", "hardware"},
-    "collect": {"collect", "hardware", "retarget", "datasets"},
+    "collect": {"collect", "hardware", "retarget", "datasets", "train"},
     "train": {"train", "datasets", "hardware"},
     "deploy": {"deploy", "hardware", "datasets", "train"},
 }

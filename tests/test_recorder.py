@@ -12,13 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dexloop.benchmarks.synthetic_rig import SteppedRig, SyntheticCamera, ThreadedRig, draw_frames
-from dexloop.collect import lanes
-from dexloop.collect.recorder import TARGET_KEY, Recorder, RecorderConfig
-from dexloop.datasets import rle
+from dexloop.datasets import lanes, rle
 from dexloop.datasets.align import align
 from dexloop.datasets.episode import EpisodeInfo
 from dexloop.datasets.journal import JournalReader
 from dexloop.datasets.journal_writer import JournalConfig
+from dexloop.datasets.recorder import TARGET_KEY, Recorder, RecorderConfig
 from dexloop.datasets.schema import schema_of, validate
 from dexloop.datasets.video import decode
 from dexloop.hardware.clock import NS

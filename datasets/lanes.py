@@ -14,11 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from ..datasets import rle
-from ..datasets.journal_writer import JournalWriter
-from ..datasets.video import ColourConfig, ColourEncoder, DepthEncoder, StatsSampler, StreamFormat, depth_counts
 from ..hardware.errors import DatasetError, DeviceError, DexLoopError
 from ..hardware.values import Frame
+from . import rle
+from .journal_writer import JournalWriter
+from .video import ColourConfig, ColourEncoder, DepthEncoder, StatsSampler, StreamFormat, depth_counts
 
 _POLL_S = 0.1  # how often a blocked source looks whether the recording has failed
 

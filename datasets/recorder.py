@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets.episode import EpisodeInfo
-from ..datasets.journal import CameraStream, JournalMeta, pack_array
-from ..datasets.journal_writer import JournalConfig, JournalWriter
-from ..datasets.video import ColourConfig
 from ..hardware.clock import NS
 from ..hardware.errors import BadInput, DeviceError, DexLoopError
 from ..hardware.interfaces import Camera, Robot, Unsubscribe
 from ..hardware.values import Applied, ArmState, Command, Frame, HandState
+from . import rle
+from .episode import EpisodeInfo
+from .journal import CameraStream, JournalMeta, pack_array
+from .journal_writer import JournalConfig, JournalWriter
 from .lanes import ColourWork, DepthWork, Lane, MaskWork
+from .video import ColourConfig
 
 ROBOT_STREAMS = ("arm", "hand")
 TARGET_KEY = "target_segmentation_id"  # in EpisodeInfo.extra: whose exact mask is recorded
@@ -44,7 +45,9 @@ class RecorderConfig:
     depth_unit_m: Mapping[str, float] = field(default_factory=lambda: {"head": 0.001, "wrist": 0.0001})
     """Metres per depth count by camera; a count has 12 bits, so 0.001 reaches 4.095 m."""
     mask_camera: str = "head"
-    """Camera whose target mask is recorded where the frames carry a segmentation."""
+    """Camera whose target mask is recorded where the frames carry a segmentation, or masks are given."""
+    given_masks: bool = False
+    """Masks come by :meth:`Recorder.mask` and not from a segmentation. An exposure without one makes no row."""
     frame_queue: int = 8
     """Frames that may wait for an encoder; small, because what waits is lost when the process is killed."""
     camera_timeout_s: float = 1.0
@@ -96,6 +99,7 @@ class Recorder:
         self._unsubscribe: list[Unsubscribe] = []
         self._paused = False
         self._begin_ns = 0
+        self._masked_ns = -1  # capture time of the picture whose mask was given last
         self._failure: DexLoopError | None = None  # found by a thread, not yet raised
         self._raised: DexLoopError | None = None  # what a call of this episode has raised
         self.counts: dict[str, StreamCount] = {}
@@ -118,11 +122,11 @@ class Recorder:
         if path is None:
             raise BadInput("each episode needs a journal of its own: give begin() a journal_path")
         self._path, self._failure, self._raised, self._paused = None, None, None, False
-        self._begin_ns = self._robot.clock.now_ns()
+        self._begin_ns, self._masked_ns = self._robot.clock.now_ns(), -1
         lanes = {camera.name: self._open_lanes(camera, info) for camera in self._cameras}
         meta = JournalMeta(
             info=info,
-            cameras=tuple(_describe(camera, lanes[camera.name]) for camera in self._cameras),
+            cameras=tuple(self._describe(camera, lanes[camera.name]) for camera in self._cameras),
             begin_ns=self._begin_ns,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             arm_joints=self._robot.names.arm_joints,
@@ -157,7 +161,8 @@ class Recorder:
                     "add it, or record without depth"
                 )
             lanes.append(Lane(f"{prefix}/depth", DepthWork(*size, camera.name, unit_m), self.config.frame_queue))
-        if camera.name == self.config.mask_camera and TARGET_KEY in info.extra:
+        from_segmentation = TARGET_KEY in info.extra and not self.config.given_masks
+        if camera.name == self.config.mask_camera and from_segmentation:
             target = info.extra[TARGET_KEY]
             if not isinstance(target, int):
                 raise BadInput(f"{TARGET_KEY} is {target!r}; expected the integer id of a segmentation")
@@ -238,6 +243,15 @@ class Recorder:
     def raw(self, name: str, captured_ns: int, value: NDArray[np.generic]) -> None:
         """Journal operator input as it was before retargeting, under a name, with its own capture time."""
         self._checked().put_bytes("raw", captured_ns, 0, pack_array(name, np.asarray(value)))
+
+    def mask(self, captured_ns: int, mask: NDArray[np.bool_]) -> None:
+        """Journal the target's mask (H, W) in the picture of that capture time; the same picture twice counts once."""
+        if not self.config.given_masks:
+            raise BadInput("a mask was given to a recorder that takes masks from a segmentation: set given_masks")
+        writer = self._checked()
+        if captured_ns > self._masked_ns:
+            self._masked_ns = captured_ns
+            writer.put_bytes(f"cameras/{self.config.mask_camera}/mask", captured_ns, 0, rle.encode(mask).encode())
 
     def note(self, text: str) -> None:
         """Journal a remark at the present time."""
@@ -342,20 +356,20 @@ class Recorder:
         for lane in (lane for group in self._lanes.values() for lane in group):
             lane.close()
 
-
-def _describe(camera: Camera, lanes: Sequence[Lane]) -> CameraStream:
-    """The camera as the journal's first page has it."""
-    colour = next(lane.work.format for lane in lanes if isinstance(lane.work, ColourWork))
-    depth = next((lane.work.format for lane in lanes if isinstance(lane.work, DepthWork)), None)
-    parent, pose = camera.pose()
-    view = camera.intrinsics
-    return CameraStream(
-        name=camera.name,
-        rate_hz=camera.rate_hz,
-        colour=colour,
-        depth=depth,
-        mask=any(isinstance(lane.work, MaskWork) for lane in lanes),
-        intrinsics=(view.fx, view.fy, view.cx, view.cy),
-        pose_parent=parent,
-        pose=tuple(tuple(float(value) for value in row) for row in pose),
-    )
+    def _describe(self, camera: Camera, lanes: Sequence[Lane]) -> CameraStream:
+        """The camera as the journal's first page has it."""
+        colour = next(lane.work.format for lane in lanes if isinstance(lane.work, ColourWork))
+        depth = next((lane.work.format for lane in lanes if isinstance(lane.work, DepthWork)), None)
+        parent, pose = camera.pose()
+        given = self.config.given_masks and camera.name == self.config.mask_camera
+        view = camera.intrinsics
+        return CameraStream(
+            name=camera.name,
+            rate_hz=camera.rate_hz,
+            colour=colour,
+            depth=depth,
+            mask=given or any(isinstance(lane.work, MaskWork) for lane in lanes),
+            intrinsics=(view.fx, view.fy, view.cx, view.cy),
+            pose_parent=parent,
+            pose=tuple(tuple(float(value) for value in row) for row in pose),
+        )
