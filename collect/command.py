@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..hardware.errors import BadInput, DexLoopError
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .live import LiveView
     from .studio import StudioConfig, Take
 
-OPERATORS = ("script", "recorded", "keyboard")
+OPERATORS = ("script", "correct", "recorded", "keyboard")
+SCRIPTED = ("script", "correct")  # they need nobody, and know everything
 SPLITS = ("train", "validation", "test")
 ROBOTS = ("twin",)
 
@@ -48,7 +49,10 @@ class Collect:
     episodes: int = 5
     """How many episodes to keep."""
     operator: str = "script"
-    """Who demonstrates: script (an expert on the twin), recorded (a file of hand key points) or keyboard."""
+    """Who demonstrates: script (an expert on the twin), correct (a policy, until the script takes over from it),
+    recorded (a file of hand key points) or keyboard."""
+    policy: Path | None = None
+    """Folder of the controller that --operator correct corrects: config.json and model.safetensors."""
     input: Path | None = None
     """File that the recorded operator plays; docs/hand_files.md has its format."""
     dataset: str | None = None
@@ -70,6 +74,8 @@ class Collect:
     camera_rate_hz: float | None = None
     """Frames per second of the cameras. Not given: the data set's rate for the script, so that every picture drawn
     becomes a row; 30 for people, as the real cameras."""
+    cameras: tuple[Literal["head", "wrist"], ...] = ("head", "wrist")
+    """Which cameras are recorded. The head camera is always among them: the target's mask is in its picture."""
     depth: bool = True
     """Record depth too, losslessly: the small controller learns from it. Where a person operates a machine that is too
     slow for its encoder, --no-depth."""
@@ -92,11 +98,14 @@ class Collect:
         for flag, value in (("--episodes", self.episodes), ("--workers", self.workers), ("--rate-hz", self.rate_hz)):
             if value < 1:
                 raise BadInput(f"{flag} is {value}: expected at least 1.")
+        if "head" not in self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise BadInput(f"--cameras is {' '.join(self.cameras)}: expected head, or head wrist.")
         if self.seed < 0:
             raise BadInput(f"--seed is {self.seed}: expected 0 or more.")
-        if self.workers > 1 and self.operator != "script":
+        scripted = self.operator in SCRIPTED
+        if self.workers > 1 and not scripted:
             raise BadInput(
-                f"--workers {self.workers} goes with --operator script: a {self.operator} operator is alone."
+                f"--workers {self.workers} goes with --operator script or correct: a {self.operator} operator is alone."
             )
         if self.show and self.workers > 1:
             raise BadInput("--show goes with one worker: there is one view.")
@@ -114,14 +123,24 @@ class Collect:
             rate_hz=float(self.rate_hz),
             paced=self.operator == "keyboard",
             camera_size=self.camera_size,
-            camera_rate_hz=self.camera_rate_hz or (self.rate_hz if self.operator == "script" else 30.0),
+            camera_rate_hz=self.camera_rate_hz or (self.rate_hz if scripted else 30.0),
             depth=self.depth,
             shadows=self.shadows,
             # A recorded hand follows its own task: it is kept, labelled by what the twin saw.
             keep_failures=self.keep_failures or self.operator == "recorded",
+            policy=self.policy,
+            cameras=self.cameras,
         )
 
     def _check_input(self) -> None:
+        if self.operator == "correct":
+            if self.policy is None or not (self.policy / "config.json").is_file():
+                raise BadInput(
+                    f"--operator correct corrects a controller, got {self.policy or 'none'}: name its folder with "
+                    "--policy, such as runs/<name>/best or deploy/policy."
+                )
+        elif self.policy is not None:
+            raise BadInput(f"--policy {self.policy} goes with --operator correct, not with {self.operator}.")
         if self.operator == "recorded":
             if self.input is None:
                 raise BadInput("--operator recorded plays a file: name it with --input FILE (docs/hand_files.md).")
@@ -156,7 +175,7 @@ class Collect:
         """Attempts in their order, as many as may be needed."""
         # A script that fails more often than this is broken, not unlucky.
         attempts = range(keeper.next_attempt, keeper.next_attempt + 3 * self.episodes + 10)
-        if config.operator != "script":
+        if config.operator not in SCRIPTED:
             attempts = range(keeper.next_attempt, sys.maxsize)
         if self.workers > 1:
             from .parallel import record_in_parallel

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..datasets.episode import EpisodeInfo
+from ..datasets.episode import LEARN_FROM, EpisodeInfo
 from ..hardware.clock import NS
 from ..hardware.errors import DeviceError
 from ..hardware.interfaces import Robot
@@ -61,7 +61,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 
 
 class EpisodeRecorder(Protocol):
-    """What the session asks of the recorder (:class:`dexloop.collect.recorder.Recorder`)."""
+    """What the session asks of the recorder (:class:`dexloop.datasets.recorder.Recorder`)."""
 
     def begin(self, info: EpisodeInfo) -> None: ...
     def command(self, requested: Command, applied: Applied) -> None: ...
@@ -93,10 +93,11 @@ class Verdict:
     flags: Counter[str] = field(default_factory=Counter)
     latency_ns: list[int] = field(default_factory=list)
 
-    def add(self, applied: Applied, late_ns: int) -> None:
+    def add(self, applied: Applied, late_ns: int, example: bool = True) -> None:
+        """``example``: False for a policy's command, of which nobody expects that safety leaves it as it is."""
         self.ticks += 1
         self.late_ticks += late_ns > 0
-        for flag in applied.flags:
+        for flag in applied.flags if example else ():
             self.flags[str(flag.name).lower()] += 1
         self.latency_ns.append(applied.sent_ns - applied.command.captured_ns)
 
@@ -272,10 +273,13 @@ class _Episode:
         now_ns = self._robot.clock.now_ns()
         for name, array in answer.raw.items():
             self._recorder.raw(name, answer.raw_captured_ns or now_ns, np.asarray(array))
+        if not answer.example:
+            learn_from_s = (self.verdict.ticks + 1) / self._config.rate_hz
+            self.info = replace(self.info, extra={**self.info.extra, LEARN_FROM: learn_from_s})
         if answer.command is not None:
             applied = self._robot.send(answer.command)
             self._recorder.command(answer.command, applied)
-            self.verdict.add(applied, late_ns)
+            self.verdict.add(applied, late_ns, answer.example)
             self._watch_finite(answer.command, applied)
         else:
             self._recorder.check()

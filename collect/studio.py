@@ -15,21 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.episode import EpisodeInfo
+from ..datasets.recorder import TARGET_KEY, Recorder, RecorderConfig, StreamCount
 from ..datasets.schema import CameraSchema, Schema
+from ..hardware.errors import BadInput
 from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.safety import SafeRobot, SafetyConfig
 from ..hardware.twin.success import LiftConfig, LiftSuccess
 from ..hardware.twin.world import TwinConfig, TwinWorld
+from .command import SCRIPTED
 from .live import LiveView
 from .operators.base import Operator
 from .operators.recorded import RecordedOperator
 from .operators.script import ScriptConfig, ScriptOperator
-from .recorder import TARGET_KEY, Recorder, RecorderConfig, StreamCount
 from .session import EpisodeSession, Outcome, Phase, SessionConfig
 from .tasks import task
 
 if TYPE_CHECKING:
     from ..hardware.twin.scene_spec import SceneSpec
+    from ..train.controller.policy import Controller
 
 PEOPLE = ("keyboard",)  # operators who decide when an episode starts and whether it is kept
 MASK_CAMERA = "head"
@@ -53,17 +56,19 @@ class StudioConfig:
     depth: bool
     shadows: bool
     keep_failures: bool
+    policy: Path | None = None  # whom corrections are for
+    cameras: tuple[str, ...] = tuple(camera.name for camera in DEXGRASPVLA_RIG.cameras)
 
     @property
     def control_rate_hz(self) -> float:
         """A script plans for the data set's rate; a person's hand is followed at the hand controller's."""
-        return self.rate_hz if self.operator == "script" else DEXGRASPVLA_RIG.arms[0].hand.command_rate_hz
+        return self.rate_hz if self.operator in SCRIPTED else DEXGRASPVLA_RIG.arms[0].hand.command_rate_hz
 
     def schema(self) -> Schema:
         """What the data set holds."""
         width, height = self.camera_size
         units = DEPTH_UNIT_M if self.depth else {}
-        cameras = (CameraSchema(c.name, width, height, units.get(c.name, 0.0)) for c in DEXGRASPVLA_RIG.cameras)
+        cameras = (CameraSchema(name, width, height, units.get(name, 0.0)) for name in self.cameras)
         return Schema(int(self.rate_hz), tuple(cameras))
 
 
@@ -97,9 +102,10 @@ class Studio:
         self._view = view
         self._safety = SafetyConfig()
         settings = task(config.task).script
-        self._script = ScriptConfig(rate_hz=config.rate_hz, **settings) if config.operator == "script" else None
+        self._script = ScriptConfig(rate_hz=config.rate_hz, **settings) if config.operator in SCRIPTED else None
         self._world: TwinWorld | None = None
         self._operator: Operator | None = None
+        self._controller: Controller | None = None
 
     def record(self, attempt: int, journal: Path) -> Take:
         """Record the attempt of that number into ``journal``. Raises what stopped it, the robot stopped first."""
@@ -116,7 +122,7 @@ class Studio:
             operator,
             SessionConfig(config.control_rate_hz, not people, config.keep_failures, task(config.task).clean),
             lambda: success.achieved,
-            self._tell if config.operator != "script" else lambda line: None,
+            self._tell if config.operator not in SCRIPTED else lambda line: None,
         )
         recorder = Recorder(
             robot,
@@ -153,6 +159,7 @@ class Studio:
         if self._world is None:
             twin = TwinConfig(
                 mode="paced" if config.paced else "stepped",
+                cameras=config.cameras,
                 camera_size=config.camera_size,
                 camera_rate_hz=config.camera_rate_hz,
                 depth=config.depth,
@@ -170,9 +177,10 @@ class Studio:
 
     def _operator_for(self, world: TwinWorld, attempt: int) -> Operator:
         """A script is made anew for each attempt, so that an attempt depends on nothing before it."""
-        if self.config.operator == "script":
+        if self.config.operator in SCRIPTED:
             seed = int(np.random.SeedSequence([self.config.seed, attempt, 1]).generate_state(1)[0])
-            return ScriptOperator(world, self._script, seed)
+            script = ScriptOperator(world, self._script, seed)
+            return script if self.config.policy is None else self._correcting(world, script, seed)
         if self._operator is None:
             if self.config.operator == "recorded":
                 assert self.config.input is not None, "checked when the command was read"
@@ -182,6 +190,26 @@ class Studio:
 
                 self._operator = KeyboardOperator(world.rig, tell=self._tell)
         return self._operator
+
+    def _correcting(self, world: TwinWorld, script: ScriptOperator, seed: int) -> Operator:
+        """The script after the policy. Raises BadInput where the policy is none of the data set's rate."""
+        import torch
+
+        from ..train.controller.checkpoint import load_controller
+        from ..train.controller.policy import ControllerPolicy
+        from .operators.correct import CorrectOperator
+
+        assert self.config.policy is not None
+        torch.set_num_threads(1)
+        if self._controller is None:
+            self._controller = load_controller(self.config.policy)
+        rate_hz = self._controller.config.action.rate_hz
+        if rate_hz != self.config.rate_hz:
+            raise BadInput(
+                f"{self.config.policy} acts {rate_hz} times a second, the data set has {self.config.rate_hz:g} rows: "
+                f"record with --rate-hz {rate_hz}."
+            )
+        return CorrectOperator(world, script, ControllerPolicy(self._controller, seed), seed=seed)
 
     def _info(self, scene: SceneSpec, attempt: int) -> EpisodeInfo:
         extra: dict[str, Any] = {

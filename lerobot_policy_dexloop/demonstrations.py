@@ -19,7 +19,8 @@ from dexloop.hardware.errors import BadInput, DatasetError
 from dexloop.train.controller.config import ControllerConfig
 from dexloop.train.controller.draws import Draws
 from dexloop.train.controller.parts import Batch
-from dexloop.train.data.chunks import check_robot, usable_episodes
+from dexloop.train.data.chunks import check_robot, first_example, usable_episodes
+from dexloop.train.data.goals import grasp_goals
 from dexloop.train.data.moments import camera_of, needs_masks, to_metres
 from dexloop.train.views import Arrays, Observation, View, follow
 from numpy.typing import NDArray
@@ -58,19 +59,28 @@ class Demonstrations:
         self._views, self._reference_views = tuple(views), tuple(reference_views)
         self._horizon, self._reference_rows, self._depth_unit_m = config.action.horizon, reference_rows, depth_unit_m
         self._starts = np.array([meta.start for meta in reader.episodes()], np.int64)
+        self._first_examples = np.array(
+            [first_example(meta.info, reader.schema.rate_hz) for meta in reader.episodes()], np.int64
+        )
         self._usable = np.isin(np.arange(len(reader)), usable_episodes(reader, failures))
         self._texts = [self._masks_of(index) for index in range(len(reader))]
         self._first_looks: dict[tuple[int, int], Arrays] = {}
+        self._goals: dict[int, tuple[NDArray[np.float32], NDArray[np.bool_]]] = {}
         self._read: EpisodeData | None = None  # the last one
 
     def complete(self, batch: Mapping[str, Any], draws: Draws | None) -> Batch:
         """LeRobot's training batch -> the controller's. ``draws`` chooses reference rows and lags; without it the
         reference is row 0 and nothing is lagged. Raises DatasetError where the batch is of another data set."""
-        learn = torch.from_numpy(self._usable[self._places(batch)[0]]).to(batch[ACTION].device)
+        episodes, rows = self._places(batch)
+        examples = self._usable[episodes] & (rows >= self._first_examples[episodes])
+        learn = torch.from_numpy(examples).to(batch[ACTION].device)
         return self.seen(batch, draws) | {
             "action": batch[ACTION].float(),
             "action_is_pad": batch["action_is_pad"],
             "action_mask": learn[:, None].expand(-1, COMMANDS),
+            "goal_known": torch.from_numpy(
+                np.array([self._goals_of(e)[1][r] for e, r in zip(episodes, rows, strict=True)])
+            ).to(learn),
         }
 
     def seen(self, batch: Mapping[str, Any], draws: Draws | None) -> Batch:
@@ -83,6 +93,7 @@ class Demonstrations:
             for moment, episode, row in zip(moments, episodes, rows, strict=True)
         ]
         out = _stacked(arrays) | self._extras(episodes, rows, draws) | {"state": batch[STATE].float().cpu().numpy()}
+        out["goal"] = np.stack([self._goals_of(e)[0][r] for e, r in zip(episodes, rows, strict=True)])
         return {key: torch.from_numpy(array).to(batch[STATE].device) for key, array in out.items()}
 
     def fit_batches(self, count: int, episodes: Sequence[int] | None, size: int = 64) -> Iterator[Batch]:
@@ -92,7 +103,9 @@ class Demonstrations:
         ]
         if not chosen:
             raise BadInput(f"{self.reader.root.name} has no episode to learn from that is not labelled as failed.")
-        places = [(index, row) for index in chosen for row in range(self.reader.meta(index).rows)]
+        places = [
+            (index, row) for index in chosen for row in range(self._first_examples[index], self.reader.meta(index).rows)
+        ]
         places = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, count).astype(int))]
         for start in range(0, len(places), size):
             samples = [self._sample(episode, row) for episode, row in places[start : start + size]]
@@ -185,6 +198,13 @@ class Demonstrations:
             self._read = self.reader.episode(episode)
         return np.asarray(self._read.columns[STATE]), np.asarray(self._read.columns[ACTION])
 
+    def _goals_of(self, episode: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Of every row; see :func:`dexloop.train.data.goals.grasp_goals`."""
+        if episode not in self._goals:
+            goals, known = grasp_goals(self._columns(episode)[1])
+            self._goals[episode] = goals, known & (self._first_examples[episode] == 0)
+        return self._goals[episode]
+
     def _sample(self, episode: int, row: int) -> Batch:
         """One sample without LeRobot, to learn statistics from."""
         states, actions = self._columns(episode)
@@ -193,6 +213,7 @@ class Demonstrations:
         arrays |= self._first_look(episode, 0)
         arrays |= {"state": states[row], "action": actions[np.minimum(steps, len(actions) - 1)]}
         arrays |= {"action_is_pad": steps >= len(actions), "action_mask": np.ones(COMMANDS, bool)}
+        arrays |= {"goal": self._goals_of(episode)[0][row]}
         return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
 
 

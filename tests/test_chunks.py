@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dexloop.datasets.episode import LEARN_FROM
 from dexloop.datasets.reader import DatasetReader
+from dexloop.datasets.schema import STATE
 from dexloop.datasets.writer import DatasetWriter
 from dexloop.hardware.errors import BadInput
 from dexloop.tests.dataset_fixtures import DEPTH_SCHEMA, SCHEMA, make_episode
@@ -162,7 +164,7 @@ def test_processes_share_every_batch(
     chunks: Chunks, rows: int, size: int, step: int, processes: int, seed: int
 ) -> None:
     size = max(size, processes)
-    few = changed(chunks, row=chunks.row[:rows])
+    few = changed(chunks, examples=chunks.examples[:rows])
     shares = []
     for index in range(processes):
         with Batches(few, size, seed, step, index, processes) as batches:
@@ -178,6 +180,24 @@ def test_processes_share_every_batch(
         torch.cat([share["reference.window.origin"] for share in shares]), whole["reference.window.origin"]
     )
     assert np.array_equal(whole["state"], chunks.batch(positions)["state"])
+
+
+def test_what_a_policy_did_before_it_was_corrected_is_not_learnt(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "set", DEPTH_SCHEMA) as writer:
+        for seed, extra in enumerate(({}, {LEARN_FROM: 0.2})):
+            episode = make_episode(seed, 10, DEPTH_SCHEMA, success=True)
+            writer.append(replace(episode, info=replace(episode.info, extra=extra)))
+    corrected = DatasetReader(tmp_path / "set")
+    chunks = Chunks(corrected, [WINDOW], [WINDOW], ACTION, episodes=[0, 1], workers=1, progress=False)
+    first = round(0.2 * corrected.schema.rate_hz)
+    assert first > 0
+    assert len(chunks) == 10 + 10 - first
+    states = corrected.episode(1).columns[STATE]
+    assert np.array_equal(chunks.batch(np.arange(10, len(chunks)))["state"], states[first:])
+    # The attempt's first look stays the one with which the policy began.
+    looks = chunks.batch(np.array([10]))["reference.window.origin"]
+    whole = Chunks(corrected, [WINDOW], [WINDOW], ACTION, episodes=[1], workers=1, progress=False)
+    assert np.array_equal(looks, whole.pack.take(np.array([1]), np.array([0]), ["window.origin"])["window.origin"])
 
 
 def test_every_epoch_shows_every_row_once(chunks: Chunks) -> None:

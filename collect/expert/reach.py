@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,12 @@ class Reach:
         self._preview = HandPreview(mount.hand)
         self._base_T_world = inverse(mount.world_T_base)
         self._palm_T_flange = inverse(mount.flange_T_palm)
+
+    def with_config(self, config: ReachConfig) -> Reach:
+        """The same arm with other distances; nothing is built anew."""
+        other = copy.copy(self)
+        other._config = config
+        return other
 
     def palm(self, q: Array) -> Transform:
         """world_T_palm of arm angles (..., 7) rad."""

@@ -48,6 +48,7 @@ class OperatorInput:
     note: str = ""  # one line for the operator's display, empty when there is nothing to say
     remark: str | None = None  # what the operator wants written down with the episode
     done: bool = False  # a scripted or recorded episode has come to its end
+    example: bool = True  # False: a policy moves the robot to where it gets by itself; not to be learnt from
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...hardware.clock import NS
 from ...hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
 from ...hardware.errors import BadInput
+from ...hardware.geometry import pose_error
 from ...hardware.joint_path import JointPath, SpeedLimits
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.values import Command, RobotState
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 JERK_RAD_S3 = 160.0  # of the briskest motion
+LET_GO_BELOW = 0.7  # mean opening of the fingers at which a hand that is taken over has closed
+FROM_HERE_PER_M = 4.0  # what a grasp's score loses for each metre beside the hand that is taken over
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class ScriptOperator:
         self._noise = SmoothNoise(rng, 13)
         self._begun_ns = now_ns
         self._posture = Posture(np.array(state.arm.q), np.array(state.hand.opening))
+        self._from_here: Array | None = None
         self._last: Command | None = None
         self._run = self._episode_targets()
         self._started = False
@@ -155,7 +159,24 @@ class ScriptOperator:
         """Give back the copy that grasps are rehearsed in. Safe to call twice."""
         self._rehearsal.close()
 
+    def take_over(self, state: RobotState, now_ns: int) -> None:
+        """Instead of :meth:`begin`: go on from where a policy has brought the robot. An open hand goes the nearest way
+        to a grasp like the one that it is at, one that has closed lets go and rises first."""
+        self.begin(state, now_ns)
+        self._run = self._correction()
+
+    def palm_height_m(self, q: Array) -> float:
+        """Of the palm above the table at arm angles (7,) rad."""
+        return float(self._reach.palm(q)[2, 3])
+
     # -- the episode -----------------------------------------------------------------------------------------------
+
+    def _correction(self) -> Targets:
+        if float(self._posture.hand[1:5].mean()) < LET_GO_BELOW:
+            yield from self._let_go()
+        else:
+            self._from_here = self._reach.palm(self._posture.q)
+        yield from self._episode_targets()
 
     def _episode_targets(self) -> Targets:
         config = self._config
@@ -260,11 +281,13 @@ class ScriptOperator:
         obstacles = np.concatenate([target.points, others])[::2]
         turn_rad = self._rng.uniform(0, 2 * np.pi)
         grasps = self._planner.propose(target, others, self._reach.roughly, turn_rad)
-        scores = [grasp.score - self._config.habit * self._unusual_rad(grasp) for grasp in grasps]
+        here, self._from_here = self._from_here, None
+        scores = [grasp.score - self._unusual(grasp, here) for grasp in grasps]
         order = np.argsort([-score + self._config.spread * self._rng.normal() for score in scores])
         tried: list[ReachPlan] = []
         for index in order:
-            plan = self._reach.plan(grasps[index], self._posture.q, obstacles)
+            plan = None if here is None else self._straight(grasps[index], here, obstacles)
+            plan = plan or self._reach.plan(grasps[index], self._posture.q, obstacles)
             if plan is None:
                 continue
             if self._config.rehearsals == 0 or self._rehearsed(plan):
@@ -274,12 +297,24 @@ class ScriptOperator:
                 break
         return tried[0] if tried else None
 
-    def _unusual_rad(self, grasp: Grasp) -> float:
-        """How far the grasp's heading lies off the habit's."""
-        off = np.arctan2(grasp.world_T_palm[1, 0], grasp.world_T_palm[0, 0]) - np.deg2rad(
+    def _unusual(self, grasp: Grasp, here: Array | None) -> float:
+        """What a grasp's score loses for lying off the habit's heading, or off ``here``, the palm's pose (4, 4)."""
+        if here is not None:
+            off = grasp.world_T_palm[:3, 3] - here[:3, 3]
+            beside_m = np.linalg.norm(off - off @ grasp.approach * grasp.approach)
+            turn_rad = pose_error(here, grasp.world_T_palm)[1]
+            return float(self._config.habit * turn_rad + FROM_HERE_PER_M * beside_m)
+        off_rad = np.arctan2(grasp.world_T_palm[1, 0], grasp.world_T_palm[0, 0]) - np.deg2rad(
             self._config.habit_heading_deg
         )
-        return float(abs((off + np.pi) % (2 * np.pi) - np.pi))
+        return float(self._config.habit * abs((off_rad + np.pi) % (2 * np.pi) - np.pi))
+
+    def _straight(self, grasp: Grasp, here: Array, obstacles: Array) -> ReachPlan | None:
+        """The way to a grasp that does not rise first: into its approach at the height that the palm (4, 4) has."""
+        left_m = float((grasp.world_T_palm[:3, 3] - here[:3, 3]) @ grasp.approach)
+        retreat_m = float(np.clip(left_m, 0.02, self._config.reach.retreat_m))
+        direct = replace(self._config.reach, retreat_m=retreat_m, overhead_m=(0.0,))
+        return self._reach.with_config(direct).plan(grasp, self._posture.q, obstacles)
 
     def _rehearsed(self, plan: ReachPlan) -> bool:
         """Whether the grasp lifts the target in the copy, each time with other noise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...datasets.episode import LEARN_FROM, EpisodeInfo
 from ...datasets.reader import DatasetReader
 from ...datasets.schema import ACTION, STATE
 from ...hardware.description import ARM_JOINTS, HAND_MOTORS
@@ -18,6 +20,7 @@ from ..controller.config import ActionConfig
 from ..controller.draws import Draws
 from ..controller.parts import Batch
 from ..views import View
+from .goals import grasp_goals
 from .moments import camera_of, needs_masks
 from .pack import Pack, Rows, open_pack
 
@@ -41,7 +44,8 @@ class Features(Protocol):
 
 
 class Chunks:
-    """Rows of chosen episodes as training samples. Positions 0 to ``len`` - 1 go through the episodes in order."""
+    """Rows of chosen episodes as training samples. Positions 0 to ``len`` - 1 go through the episodes in order; rows in
+    which a policy was at work, before a demonstrator took over from it, are left out."""
 
     def __init__(
         self,
@@ -78,9 +82,15 @@ class Chunks:
         self.episodes = np.array(episodes, np.int64)  # (E,)
         self.place = np.repeat(np.arange(len(lengths)), lengths)  # (N,) which of the episodes a position is in
         self.row = np.arange(lengths.sum()) - self.starts[self.place]  # (N,) row in its episode
+        first = np.array([first_example(reader.meta(episode).info, reader.schema.rate_hz) for episode in episodes])
+        self.examples = np.flatnonzero(self.row >= first[self.place])  # (M,) what is learnt from
         self._last = self.starts + lengths - 1
         self._states = np.concatenate([states for states, _ in columns])
         self._actions = np.concatenate([actions for _, actions in columns])
+        goals = [grasp_goals(actions) for _, actions in columns]
+        self._goals = np.concatenate([goal for goal, _ in goals])
+        # After a policy the scene is not as it was first seen.
+        self._goal_known = np.concatenate([known for _, known in goals]) & (first == 0)[self.place]
         self._has = _joint_columns(reader)[1]
         self._seen = _names(_without(views, features))
         self._reference_seen = _names(_without(reference_views, features))
@@ -89,7 +99,7 @@ class Chunks:
         )
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.examples)
 
     @property
     def pack(self) -> Pack:
@@ -101,6 +111,7 @@ class Chunks:
         ``draws`` chooses reference rows, lags and jittered copies; without it the reference is row 0, nothing is
         lagged and features are not jittered.
         """
+        positions = self.examples[positions]
         place, row = self.place[positions], self.row[positions]
         episodes = self.episodes[place]
         steps = positions[:, None] + np.arange(self._action.horizon)
@@ -109,6 +120,8 @@ class Chunks:
             "state": self._states[positions],
             "action": self._actions[np.minimum(steps, last)],
             "action_is_pad": steps > last,
+            "goal": self._goals[positions],
+            "goal_known": self._goal_known[positions],
             "action_mask": np.broadcast_to(self._has, (len(positions), len(self._has))).copy(),
         }
         first = np.zeros_like(row)
@@ -131,6 +144,11 @@ class Chunks:
 def usable_episodes(reader: DatasetReader, failures: bool = False) -> list[int]:
     """Episodes to learn from: all but those that are labelled failures, unless ``failures``."""
     return [meta.index for meta in reader.episodes() if failures or meta.info.success is not False]
+
+
+def first_example(info: EpisodeInfo, rate_hz: float) -> int:
+    """The first row of an episode that is a demonstration: 0, or the one with which it was taken over from a policy."""
+    return math.ceil(float(str(info.extra.get(LEARN_FROM, 0.0))) * rate_hz - 1e-6)
 
 
 def split(episodes: Sequence[int], validation_share: float, seed: int) -> tuple[list[int], list[int]]:
