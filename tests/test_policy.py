@@ -10,7 +10,7 @@ from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput
 from dexloop.train.controller.config import ControllerConfig, preset
 from dexloop.train.controller.draws import Draws
-from dexloop.train.controller.policy import Committed, Controller, taken_over
+from dexloop.train.controller.policy import CLOSING_STEPS, Committed, Controller, taken_over
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +45,21 @@ def test_a_nudged_demonstration_leads_back_within_half_a_chunk() -> None:
     assert (led[:, :15].abs().diff(dim=1) <= 1e-6).all()
     assert (led[:, 15:] == 0).all()
     assert (told["state"] == batch()["state"]).all()  # the batch itself is left alone
+
+
+@pytest.mark.parametrize("closes", [0, 3, 12, 20])
+def test_a_nudge_is_made_good_before_the_fingers_close(closes: int) -> None:
+    """Otherwise it would teach to close beside the object."""
+    controller = Controller(config(0.03))
+    told = batch()
+    told["action"][:, closes:, 7:] = 0.5
+    begins = max(closes - CLOSING_STEPS, 0)
+    moved = controller._nudged(told, Draws(0, 0, ROWS))
+    led = moved["action"] - told["action"]
+    assert (led[:, max(min(begins, 16) - 1, 0) :] == 0).all()
+    size = float((moved["state"] - told["state"])[:, :7].std())
+    whole = float((controller._nudged(batch(), Draws(0, 0, ROWS))["state"] - batch()["state"])[:, :7].std())
+    assert size == pytest.approx(whole * min(begins, 16) / 16, abs=1e-4)
 
 
 def test_processes_nudge_their_rows_as_one_would() -> None:

@@ -10,7 +10,7 @@ from dexloop.hardware.kinematics import ArmKinematics
 from dexloop.train.controller.config import PRESETS, SmallEncoderConfig
 from dexloop.train.controller.draws import Draws
 from dexloop.train.controller.encoders import encoder
-from dexloop.train.controller.geometry import world_T_palm
+from dexloop.train.controller.geometry import AROUND_M, HeadCamera, world_T_palm
 from dexloop.train.controller.small import NOWHERE, SmallEncoder
 
 Batch = dict[str, torch.Tensor]
@@ -60,6 +60,7 @@ def test_the_preset_names_it_and_it_is_small() -> None:
         ({"crop": False}, {"head"}),
         ({"wrist": False}, {"wrist"}),
         ({"crop": False, "wrist": False, "points": 0}, {"head", "wrist"}),
+        ({"around": 16}, set()),
     ],
 )
 def test_switches_take_parts_away(switched: dict[str, bool], gone: set[str]) -> None:
@@ -144,8 +145,32 @@ def test_hand_features_say_how_the_palm_stands_to_the_target() -> None:
     assert torch.allclose(hand[:, 19:].norm(dim=1), torch.ones(2), atol=1e-5)
 
 
+def test_the_surroundings_are_what_stands_beside_the_target_on_the_table() -> None:
+    """A neighbour of 6 cm beside the target is there, the target, the table and what is farther away are not."""
+    config = SmallEncoderConfig(around=64, crop=False, wrist=False)
+    made, data = SmallEncoder(config, WIDTH), batch(1, config=config)
+    depth, origin = data["reference.window.depth"][0], data["reference.window.origin"][0]
+    camera = HeadCamera(config.head_size)
+    table = camera.heights(torch.ones_like(depth)[None], origin[None])[0]
+    eye = camera.points(torch.zeros(1, 1, 2), torch.zeros(1, 1))[0, 0, 2]
+    depth[:] = eye / (eye - table)  # the table's plane, everywhere
+    mask = data["reference.window.mask"]
+    mask[:] = False
+    mask[0, 40:56, 40:56] = True
+    depth[40:56, 40:56] *= 0.94
+    assert not made.prepare(data, None)["around"].any()
+    depth[40:56, 62:70] *= 0.94
+    found = made.prepare(data, None)["around"][0, :, :3] * 0.1
+    assert len(found) == 64
+    assert (found[:, :2].norm(dim=1) > 0.02).all()
+    assert (found[:, :2].norm(dim=1) < AROUND_M).all()
+    depth[40:56, 62:70] /= 0.94
+    depth[:4, :4] *= 0.94  # far away, in a corner
+    assert not made.prepare(data, None)["around"].any()
+
+
 def test_every_part_is_learnt() -> None:
-    made = SmallEncoder(SmallEncoderConfig(), WIDTH)
+    made = SmallEncoder(SmallEncoderConfig(around=16), WIDTH)
     weights = torch.randn(made.tokens, WIDTH, generator=torch.Generator().manual_seed(0))
     (made(made.prepare(batch(), Draws(0, 0, 3))) * weights).sum().backward()
     still = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]

@@ -150,6 +150,8 @@ class SmallEncoderConfig:
     wrist_size: tuple[int, int] = (80, 60)
     points: int = 128
     """Points of the target that the shape token is made of."""
+    around: int = 0
+    """Points of what stands around the target, as the attempt began, that a token of their own is made of; 0 = none."""
     crop: bool = True
     """Look at the crop of the head view (colour, depth, mask)."""
     wrist: bool = True
@@ -157,6 +159,32 @@ class SmallEncoderConfig:
     noise: float = 1.0
     """Strength of what training does to masks and depth; 1 = as a real tracker and camera, 0 = as recorded."""
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """Whether a grasp is chosen first, and how (:mod:`.goal`)."""
+
+    kind: Literal["none", "grasp"] = "none"
+    """grasp: the pose in which the hand will close is proposed as an attempt begins, and chunks lead to it. Only with
+    the small encoder."""
+    width: int = 128
+    samples: int = 64
+    """Goals that are sampled; the densest is taken."""
+    steps: int = 10
+    """Network evaluations for a sample."""
+    dropout: float = 0.1
+    jitter_m: float = 0.004
+    """Deviation of the goal's position while chunks are learnt; of its rotation 5 rad per m of it."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "grasp"):
+            raise BadInput(f"goal is {self.kind!r}: expected none or grasp.")
+        if self.samples < 1 or self.steps < 1:
+            raise BadInput(f"goal.samples is {self.samples}, goal.steps {self.steps}: expected at least 1.")
+
+
+NO_GOAL = GoalConfig()
 
 
 @dataclass(frozen=True)
@@ -168,7 +196,12 @@ class ControllerConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     action: ActionConfig = field(default_factory=ActionConfig)
+    goal: GoalConfig = NO_GOAL
     robot_type: str = "rm75_gor"
+
+    def __post_init__(self) -> None:
+        if self.goal.kind != "none" and not isinstance(self.encoder, SmallEncoderConfig):
+            raise BadInput(f"goal.kind is {self.goal.kind!r}, which goes with the small encoder: expected none.")
 
     def to_json(self) -> dict[str, Any]:
         return {"format": "dexloop-controller", "version": 1, **asdict(self)}
@@ -215,10 +248,11 @@ PRESETS = {
     # What helped and what did not on two cores: docs/decisions/95-small-preset.md.
     "small": ControllerConfig(
         preset="small",
-        encoder=SmallEncoderConfig(crop=False, wrist=False),
+        encoder=SmallEncoderConfig(around=128, crop=False, wrist=False),
         network=NetworkConfig(width=192),
         objective=ObjectiveConfig(temperature=0.2),
         action=ActionConfig(basis="cosine", tokens=8, nudge_rad=0.03, delay_max=4, fade=8),
+        goal=GoalConfig("grasp"),
     ),
     "paper": _PAPER,
     "paper224": replace(_PAPER, preset="paper224", encoder=PaperEncoderConfig(side=224)),

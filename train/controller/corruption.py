@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .draws import Draws
+from .geometry import grown
 
 # Chances and sizes at strength 1.
 EDGE_CHANCE = 0.7  # that a mask's edge is off by one or two pixels, inwards or outwards
@@ -53,10 +54,10 @@ def corrupt_edges(mask: Tensor, noise: float, draws: Draws) -> Tensor:
     kind = torch.where(pick < min(1.0, EDGE_CHANCE * noise), kind, 4).to(mask.device)
     out = mask
     for base, first in ((mask, 0), (~mask, 2)):  # what grows beside the target erodes it
-        grown = base
+        larger = base
         for which in (first, first + 1):
-            grown = _grown(grown)
-            out = torch.where((kind == which)[:, None, None], grown ^ (first > 0), out)
+            larger = grown(larger)
+            out = torch.where((kind == which)[:, None, None], larger ^ (first > 0), out)
     holes = _blobs(mask, HOLE_SHARE, draws) & (holed < HOLE_CHANCE * noise).to(mask.device)[:, None, None]
     out = out & ~holes
     left = out.flatten(1).any(1)
@@ -103,17 +104,6 @@ def corrupt_depth(depth: Tensor, noise: float, draws: Draws) -> Tensor:
     holed = (draws.uniform() < HOLE_CHANCE * noise).to(depth.device)
     holes = _blobs(depth, HOLE_SHARE, draws) & holed[:, None, None]
     return torch.where((depth > 0) & ~holes, (depth + noise * error * depth**2).clamp_min(1e-3), 0.0)
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """(B, H, W) bool, true in the 3 x 3 pixels around what was true."""
-    wide = mask.clone()
-    wide[:, :, 1:] |= mask[:, :, :-1]
-    wide[:, :, :-1] |= mask[:, :, 1:]
-    tall = wide.clone()
-    tall[:, 1:] |= wide[:, :-1]
-    tall[:, :-1] |= wide[:, 1:]
-    return tall
 
 
 def _blobs(like: Tensor, share: float, draws: Draws) -> Tensor:

@@ -12,7 +12,7 @@ def encoder(config: ControllerConfig) -> Any:
     if isinstance(config.encoder, SmallEncoderConfig):
         from .small import SmallEncoder
 
-        return SmallEncoder(config.encoder, config.network.width)
+        return SmallEncoder(config.encoder, config.network.width, config.goal)
     from .paper import PaperEncoder
 
     return PaperEncoder(config.encoder, config.network.width)

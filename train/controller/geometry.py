@@ -19,6 +19,9 @@ ARM_DOF = 7
 TABLE_M = 0.012
 """What the mask holds up to this height is taken for the table: a mask bleeds over the target's edge, and a camera is
 calibrated to a few mm. No object to grasp is as flat."""
+AROUND_M = 0.15
+"""How near something stands that the hand may have to mind: the open hand is 0.2 m across."""
+_RIM_PX = 3  # mask and depth disagree about so many pixels at an edge
 _EDGE = 0.05  # share of the points that lies outside of ``low`` and ``high`` on either side: flying pixels
 _ARM = DEXGRASPVLA_RIG.arms[0]
 _KINEMATICS = ArmKinematics(_ARM.arm)
@@ -158,6 +161,44 @@ def look(
     xy = torch.stack([place % width, place // width], -1) + origin[:, None]
     cloud = camera.points(xy.to(depth), depth.flatten(1).gather(1, place))
     return Target.of(cloud, valid.flatten(1).sum(1))
+
+
+def look_around(
+    camera: HeadCamera,
+    depth: Tensor,
+    mask: Tensor,
+    origin: Tensor,
+    centre: Tensor,
+    points: int,
+    draws: Draws | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What stands on the table beside the target: (B, N, 3) m world points, at most :data:`AROUND_M` from ``centre``
+    (B, 3) as seen from above, and whether there is any (B,) bool. The rest as for :func:`look`; the mask grows first,
+    so that the target's own edge is not taken for a neighbour."""
+    for _ in range(_RIM_PX):
+        mask = grown(mask)
+    # Every other pixel of every other row is enough for something that is centimetres wide.
+    depth, mask = depth[:, ::2, ::2], mask[:, ::2, ::2]
+    height, width = depth.shape[1:]
+    place = torch.arange(height * width, device=depth.device)
+    xy = 2 * torch.stack([place % width, place // width], -1)[None] + origin[:, None]
+    cloud = camera.points(xy.to(depth), depth.flatten(1))  # (B, h w, 3)
+    near = (cloud[..., :2] - centre[:, None, :2]).norm(dim=-1) < AROUND_M
+    valid = near & (cloud[..., 2] > TABLE_M) & (depth > 0).flatten(1) & ~mask.flatten(1)
+    chosen = _choose(valid, points, draws)
+    there = valid.any(1)
+    return cloud.gather(1, chosen[..., None].expand(-1, -1, 3)) * there[:, None, None], there
+
+
+def grown(mask: Tensor) -> Tensor:
+    """(B, H, W) bool, true in the 3 x 3 pixels around what was true."""
+    wide = mask.clone()
+    wide[:, :, 1:] |= mask[:, :, :-1]
+    wide[:, :, :-1] |= mask[:, :, 1:]
+    tall = wide.clone()
+    tall[:, 1:] |= wide[:, :-1]
+    tall[:, :-1] |= wide[:, 1:]
+    return tall
 
 
 def _choose(valid: Tensor, points: int, draws: Draws | None) -> Tensor:

@@ -17,7 +17,9 @@ Batch = dict[str, Tensor]
   ``reference.`` at the reference row: the moment at which the attempt began
 - training only: ``action`` (B, H, 13) absolute commands from the row on; ``action_is_pad`` (B, H) bool: past the end of
   the episode; ``action_mask`` (B, 13) bool: numbers that this source really has; ``lagged.window.mask`` and
-  ``lagged.window.origin``: of a few rows earlier, for encoders that train with late masks
+  ``lagged.window.origin``: of a few rows earlier, for encoders that train with late masks; ``goal_known`` (B,) bool:
+  the goal follows from the reference
+- for controllers that choose a grasp first, ``goal`` (B, 15): :data:`.goal.GOAL_DIM`
 """
 
 

@@ -18,9 +18,14 @@ from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
 from .geometry import ARM_DOF
+from .goal import GOAL_DIM, GraspGoal
 from .objective import Network, objective
 from .parts import Batch
 from .transformer import ActionTransformer, Observed
+
+OPEN = 0.7  # mean opening of the fingers above which a hand holds nothing
+CLOSING_STEPS = 5  # from the beginning of closing to there, at 20 Hz
+MOVED_M = 0.03  # a target that is this far from where it was has been moved
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class Controller(nn.Module):
         self.space = action_space(action)
         self.basis = chunk_basis(action, self.space.dim)
         self.encoder: Any = encoder(config)
+        small = config.encoder
+        around = isinstance(small, SmallEncoderConfig) and small.around > 0
+        self.goal = GraspGoal(config.goal, around) if config.goal.kind == "grasp" else None
         self.committed = Committed(action.delay_max, self.space.dim, config.network.width)
         self.model = ActionTransformer(
             config.network, self.basis.tokens, self.basis.dim, self.encoder.tokens + self.committed.tokens
@@ -82,10 +90,17 @@ class Controller(nn.Module):
             weights = self.basis.weights(learn)
         observed = self.observe(prepared, chunk, delay)
         error = (self.model(noisy, time, observed) - answer) ** 2
-        return Loss((error * weights).sum(), weights.sum())
+        total, weight = (error * weights).sum(), weights.sum()
+        if self.goal is not None:
+            wish, drawn = batch["goal"].to(chunk), draws.normal(GOAL_DIM).to(chunk)
+            off = self.goal.loss(prepared, wish, drawn, draws.uniform().to(chunk))
+            # An error of the goal counts as much as one of every number of a chunk.
+            total = total + (off * batch["goal_known"]).sum() * self.basis.tokens * self.basis.dim
+        return Loss(total, weight)
 
     def _nudged(self, batch: Batch, draws: Draws) -> Batch:
-        """The arm a little off its demonstrated way, and commands that lead back to it within half a chunk.
+        """The arm a little off its demonstrated way, and commands that lead back to it within half a chunk, or before
+        the fingers close: a hand that is beside the grasp goes there first.
 
         Demonstrations come in straight over the object: none shows what to do when the hand is beside it. Pictures
         stay as they were taken. (Noise into the state that a demonstrator corrects: DART, 1703.09327; ours is made
@@ -94,11 +109,24 @@ class Controller(nn.Module):
         horizon = self.config.action.horizon
         size = self.config.action.nudge_rad * 2 * draws.uniform(1)
         off = (size * draws.normal(ARM_DOF)).to(batch["state"])  # (B, 7) rad
-        left = (1 - torch.arange(1, horizon + 1, device=off.device) / (horizon // 2)).clamp_min(0)  # 1 -> 0
+        within = self._steps_to_close(batch).clamp_max(horizon // 2)  # (B,)
+        off = off * (within / (horizon // 2))[:, None]
+        steps = torch.arange(1, horizon + 1, device=off.device)
+        left = (1 - steps / within.clamp_min(1)[:, None]).clamp_min(0)[..., None]  # (B, H, 1), 1 -> 0
         pad = off.new_zeros(len(off), batch["state"].shape[1] - ARM_DOF)
         off = torch.cat([off, pad], 1)
-        moved = {"state": batch["state"] + off, "action": batch["action"] + left[:, None] * off[:, None]}
+        moved = {"state": batch["state"] + off, "action": batch["action"] + left * off[:, None]}
         return batch | moved
+
+    @staticmethod
+    def _steps_to_close(batch: Batch) -> Tensor:
+        """(B,) steps of the chunk until the fingers begin to close; all of them where they do not, or have closed."""
+        fingers = slice(ARM_DOF + 1, ARM_DOF + 5)
+        opening = batch["action"][..., fingers].mean(-1)  # (B, H)
+        closing = (opening < OPEN) & (batch["state"][:, fingers].mean(-1) >= OPEN)[:, None]
+        steps = opening.shape[1]
+        begun = (closing.int().argmax(1) - CLOSING_STEPS).clamp_min(0)
+        return torch.where(closing.any(1), begun, steps)
 
     def _learnt(self, batch: Batch, delay: Tensor) -> Tensor:
         """(B, H, D) 1.0 where a number is learnt."""
@@ -217,6 +245,9 @@ class ControllerPolicy:
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
         self._reference: dict[str, NDArray[np.generic]] = {}
+        self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
+        self._tried: list[Tensor] = []  # goals of this attempt that failed
+        self._shift = torch.zeros(1, 3)  # how far the target has moved since
         self._centres: dict[str, tuple[float, float]] = {}
 
     def start(self, observation: Observation) -> None:
@@ -224,6 +255,24 @@ class ControllerPolicy:
         self._centres = {}
         arrays = follow(self.controller.encoder.reference_views, observation, self._centres)
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
+        self._tried, self._shift = [], torch.zeros(1, 3)
+        self._choose(observation)
+
+    def again(self, observation: Observation) -> None:
+        """The hand came up empty and is open again: choose another grasp, if the controller chooses one."""
+        if self._goal is not None:
+            self._tried.append(self._goal)
+            self._choose(observation)
+
+    def _choose(self, observation: Observation) -> None:
+        goal = self.controller.goal
+        if goal is None:
+            return
+        self._goal = torch.zeros(1, GOAL_DIM)
+        prepared = self.controller.encoder.prepare(self.batch(observation), None)
+        noise = torch.randn(1, goal.config.samples, GOAL_DIM, generator=self._generator).to(self._device)
+        tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
+        self._goal = goal.propose(prepared, noise, tried).cpu()
 
     def chunk(
         self,
@@ -251,4 +300,17 @@ class ControllerPolicy:
             raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
         arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
         arrays["state"] = np.asarray(observation.state, np.float32)
-        return {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+        batch = {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+        if self._goal is not None:
+            self._follow_target(batch)
+            batch["goal"] = torch.cat([self._goal[:, :3] + self._shift, self._goal[:, 3:]], 1).to(self._device)
+        return batch
+
+    def _follow_target(self, batch: Batch) -> None:
+        """A target that somebody moved takes the goal along, as long as the hand is open: later the hand moves it."""
+        if float(batch["state"][0, ARM_DOF + 1 : ARM_DOF + 5].mean()) < OPEN:
+            return
+        moved = self.controller.encoder.moved(batch).cpu()
+        if torch.isfinite(moved).all():
+            # Less is what a hand in front of it makes of its outline.
+            self._shift = moved if moved.norm() > MOVED_M else torch.zeros(1, 3)

@@ -10,21 +10,34 @@ import torch
 from torch import Tensor, nn
 
 from ..views import View
-from .config import SmallEncoderConfig
+from .config import NO_GOAL, GoalConfig, SmallEncoderConfig
 from .corruption import corrupt_depth, corrupt_edges, corrupt_tracking, jitter_colours, moved
 from .draws import Draws
-from .geometry import ARM_DOF, HeadCamera, Target, heading, look, rotation_to_six, world_T_palm
+from .geometry import (
+    ARM_DOF,
+    HeadCamera,
+    Target,
+    heading,
+    look,
+    look_around,
+    rotation_to_six,
+    six_to_rotation,
+    world_T_palm,
+)
 from .parts import Batch
+from .point_set import PointSet
 
-HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES = 21, 29, 6
+HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES, GOAL_FEATURES = 21, 29, 6, 27
 _NEAR_M, _FAR_M = 0.05, 0.2  # what becomes 1: sizes of objects and clearances; distances of the hand
+_CLOSE_M = 0.03  # distance to the goal that becomes 0.76: millimetres count there
+_TOLD = 0.7  # share of the target that must be seen to tell whether it has moved
 _WRIST_M = 0.3  # wrist depth that becomes 1
 
 
 class SmallEncoder(nn.Module):
     """State, geometry now and at the reference, shapes, and optionally crop and wrist view -> tokens."""
 
-    def __init__(self, config: SmallEncoderConfig, width: int) -> None:
+    def __init__(self, config: SmallEncoderConfig, width: int, goal: GoalConfig = NO_GOAL) -> None:
         super().__init__()
         self.config = config
         head, wrist = config.head_size, config.wrist_size
@@ -34,12 +47,17 @@ class SmallEncoder(nn.Module):
         self.hand = _perceptron(HAND_FEATURES, width)
         self.now = _perceptron(TARGET_FEATURES, width)
         self.reference = _perceptron(TARGET_FEATURES, width)
-        self.points = _PointSet(width) if config.points else None
+        self.points = PointSet(POINT_FEATURES, width) if config.points else None
+        self.around = PointSet(POINT_FEATURES, width) if config.around else None
+        self.goal = _perceptron(GOAL_FEATURES, width) if goal.kind == "grasp" else None
+        self._jitter_m = goal.jitter_m
         self.crop = _Picture(6, (config.window, config.window), width) if config.crop else None
         self.wrist = _Picture(5, (wrist[1], wrist[0]), width) if config.wrist else None
         sizes = {
             "hand": 1,
             "target": 2 + 2 * bool(config.points),
+            "around": int(bool(config.around)),
+            "goal": int(self.goal is not None),
             "head": self.crop.tokens if self.crop else 0,
             "wrist": self.wrist.tokens if self.wrist else 0,
         }
@@ -68,7 +86,7 @@ class SmallEncoder(nn.Module):
         world), as it was seen, so that what is learnt and what is seen agree."""
         noise = self.config.noise if draws else 0.0
         points = self.config.points or 64  # without a shape token, enough for a median
-        before = self._look(batch, "reference.window", points, noise, draws)[0]
+        before, first_depth, first_mask = self._look(batch, "reference.window", points, noise, draws)
         now, depth, mask = self._look(batch, "window", points, noise, draws)
         palm = world_T_palm(batch["state"][:, :ARM_DOF]).to(before.centre)
         anchor = torch.where(before.seen[:, None], before.anchor, before.centre.new_tensor(NOWHERE))
@@ -77,6 +95,7 @@ class SmallEncoder(nn.Module):
         axes = heading(palm[:, :3, :3])
         offset = ((palm[:, None, :3, 3] - anchor[:, None]) @ axes)[:, 0]
         tilt = axes.transpose(1, 2) @ palm[:, :3, :3]
+        before_world, beside_world = before, None
         before, now = before.seen_from(anchor, axes), now.seen_from(anchor, axes)
         out = {
             "state": batch["state"],
@@ -88,12 +107,57 @@ class SmallEncoder(nn.Module):
         if self.points is not None:
             out["points.now"] = _points(now, offset, tilt)
             out["points.reference"] = _points(before, offset, tilt)
+        if self.around is not None:
+            origin = batch["reference.window.origin"].long()
+            beside_world, there = look_around(
+                self._camera, first_depth, first_mask, origin, anchor, self.config.around, draws
+            )
+            beside = (beside_world - anchor[:, None]) @ axes
+            out["around"] = _seen_from_both(beside, offset, tilt, there & before.seen, _FAR_M / 2)
+        if self.goal is not None:
+            out |= self._scene(before_world, anchor, beside_world)
+            goal = batch["goal"].to(anchor) if draws is None else self._jittered(batch["goal"].to(anchor), draws)
+            out["goal"] = _goal(goal, anchor, axes, palm)
         if self.crop is not None:
             heights = self._camera.heights(depth, batch["window.origin"]) - anchor[:, 2, None, None]
             out["crop"] = self._crop(batch["window.rgb"], depth, mask, heights, draws)
         if self.wrist is not None:
             out["wrist"] = self._see_wrist(batch["wrist.rgb"], batch["wrist.depth"], noise, draws)
         return out
+
+    def _scene(self, target: Target, anchor: Tensor, around: Tensor | None) -> Batch:
+        """What a grasp is chosen from (:class:`.goal.GraspGoal`): the target as the attempt began, from its anchor
+        along the world's axes, since where it stands decides what the arm can do."""
+        centred = target.seen_from(anchor, torch.eye(3).to(anchor).expand(len(anchor), 3, 3))
+        box = torch.cat([centred.centre, centred.low, centred.high], 1) / _NEAR_M
+        room = (anchor - anchor.new_tensor(NOWHERE)) / _FAR_M
+        seen = target.seen.to(anchor)[:, None]
+        shown = torch.log1p(target.pixels.to(anchor))[:, None] / 5
+        scene = torch.cat(
+            [box * seen, _lying(centred.covariance) * seen, room, anchor[:, 2:] / _NEAR_M, shown, seen], 1
+        )
+        out = {"scene": scene, "scene.points": centred.points / _NEAR_M * seen[:, None]}
+        if around is not None:
+            there = around.abs().sum((1, 2), keepdim=True) > 0
+            out["scene.around"] = (around - anchor[:, None]) / (_FAR_M / 2) * there
+        return out
+
+    def _jittered(self, goal: Tensor, draws: Draws) -> Tensor:
+        """Not quite where the hand will close, so that what is seen of the target counts too."""
+        noise = self._jitter_m * draws.normal(9).to(goal)
+        six = rotation_to_six(six_to_rotation(goal[:, 3:9] + 5 * noise[:, 3:]))
+        return torch.cat([goal[:, :3] + noise[:, :3], six, goal[:, 9:]], 1)
+
+    def moved(self, batch: Batch) -> Tensor:
+        """(B, 3) m, world: how far the target has moved over the table since the attempt began; NaN where too little of
+        it is seen to tell."""
+        points = self.config.points or 64
+        before = self._look(batch, "reference.window", points, 0.0, None)[0]
+        now = self._look(batch, "window", points, 0.0, None)[0]
+        off = now.centre - before.centre
+        off = torch.cat([off[:, :2], torch.zeros_like(off[:, 2:])], 1)
+        told = before.seen & (now.pixels > _TOLD * before.pixels)
+        return torch.where(told[:, None], off, float("nan"))
 
     def _look(
         self, batch: Batch, view: str, points: int, noise: float, draws: Draws | None
@@ -141,6 +205,10 @@ class SmallEncoder(nn.Module):
         ]
         if self.points is not None:
             tokens += [self.points(prepared["points.now"]), self.points(prepared["points.reference"])]
+        if self.around is not None:
+            tokens.append(self.around(prepared["around"]))
+        if self.goal is not None:
+            tokens.append(self.goal(prepared["goal"])[:, None])
         if self.crop is not None:
             tokens.append(self.crop(prepared["crop"]))
         if self.wrist is not None:
@@ -201,8 +269,31 @@ def _lying(covariance: Tensor) -> Tensor:
 
 def _points(target: Target, offset: Tensor, tilt: Tensor) -> Tensor:
     """(B, N, 6): points from the anchor, and in the palm frame. Zeros where the target is not seen."""
-    from_palm = (target.points - offset[:, None]) @ tilt
-    return torch.cat([target.points / _NEAR_M, from_palm / _FAR_M], -1) * target.seen.to(offset)[:, None, None]
+    return _seen_from_both(target.points, offset, tilt, target.seen, _NEAR_M)
+
+
+def _seen_from_both(points: Tensor, offset: Tensor, tilt: Tensor, there: Tensor, unit_m: float) -> Tensor:
+    from_palm = (points - offset[:, None]) @ tilt
+    return torch.cat([points / unit_m, from_palm / _FAR_M], -1) * there.to(offset)[:, None, None]
+
+
+def _goal(goal: Tensor, anchor: Tensor, axes: Tensor, palm: Tensor) -> Tensor:
+    """(B, 27): the goal's palm from the anchor, how far it still is (far and near), the turn to it, its tilt, and the
+    openings to arrive with."""
+    palm = palm.to(anchor)
+    rotation = six_to_rotation(goal[:, 3:9])
+    left = ((goal[:, :3] - palm[:, :3, 3])[:, None] @ axes)[:, 0]
+    return torch.cat(
+        [
+            ((goal[:, :3] - anchor)[:, None] @ axes)[:, 0] / _FAR_M,
+            left / _FAR_M,
+            torch.tanh(left / _CLOSE_M),
+            rotation_to_six(palm[:, :3, :3].transpose(1, 2) @ rotation),
+            rotation_to_six(axes.transpose(1, 2) @ rotation),
+            4 * goal[:, 9:] - 3,
+        ],
+        1,
+    )
 
 
 def _turned(rotation: Tensor, vector: Tensor) -> Tensor:
@@ -212,19 +303,6 @@ def _turned(rotation: Tensor, vector: Tensor) -> Tensor:
 
 def _perceptron(features: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
-
-
-class _PointSet(nn.Module):
-    """One token of a set of points, whatever their order (PointNet, 1612.00593)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.each = nn.Sequential(nn.Linear(POINT_FEATURES, 64), nn.GELU(), nn.Linear(64, 128))
-        self.all = nn.Sequential(nn.Linear(128, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
-
-    def forward(self, points: Tensor) -> Tensor:
-        """(B, N, 6) -> (B, 1, width)."""
-        return self.all(self.each(points).amax(1))[:, None]
 
 
 class _Picture(nn.Module):

@@ -1,0 +1,96 @@
+"""Where the hand is going to close: proposed once as an attempt begins, from the scene alone, and then held on to.
+
+A policy that plans each chunk anew also chooses anew, and half way between two grasps there is none. Worse, it learns
+to read from the hand's own motion where that motion leads, which a robot that came off the way does too. So the choice
+is made first, without looking at the hand: samples of the palm's pose as the fingers begin to close, by flow matching
+(2210.02747), of which the densest is taken; chunks are then conditioned on it (``docs/decisions/100-grasp-goal.md``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import GoalConfig
+from .geometry import six_to_rotation
+from .parts import Batch
+from .point_set import PointSet
+
+GOAL_DIM = 15
+"""Position of the palm (3, m, world), first two columns of its rotation (6), openings (6)."""
+SCENE_FEATURES = 19
+_UNIT_M, _SIX = 0.05, 2.0  # what becomes 1
+_ALIKE_M, _ALIKE_RAD = 0.02, 0.25  # grasps that differ by this are neighbours
+
+
+class GraspGoal(nn.Module):
+    """Samples goals for what the encoder's ``scene`` describes."""
+
+    def __init__(self, config: GoalConfig, around: bool) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.points = PointSet(3, width)
+        self.around = PointSet(3, width) if around else None
+        self.scene = nn.Sequential(nn.Linear(SCENE_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+        parts = 3 if around else 2
+        self.condition = nn.Sequential(
+            nn.Linear(parts * width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, width)
+        )
+        self.velocity = nn.Sequential(
+            nn.Linear(GOAL_DIM + 1 + width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, width),
+            nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, GOAL_DIM),
+        )  # fmt: skip
+
+    def loss(self, prepared: Batch, goal: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
+        """goal, noise (B, 15), uniform (B,) in [0, 1) -> (B,) mean squared error of the velocity."""
+        clean = encode(goal, prepared["anchor"])
+        time = uniform[:, None]
+        answer = self._velocity((1 - time) * noise + time * clean, time, self._condition(prepared))
+        return ((answer - (clean - noise)) ** 2).mean(-1)
+
+    @torch.no_grad()
+    def propose(self, prepared: Batch, noise: Tensor, tried: Tensor | None = None) -> Tensor:
+        """noise (B, K, 15) -> goals (B, 15): the densest of K samples. ``tried`` (B, T, 15): goals that failed, whose
+        neighbours count less."""
+        count, samples = noise.shape[:2]
+        condition = self._condition(prepared)[:, None].expand(-1, samples, -1)
+        x = noise
+        for step in range(self.config.steps):
+            time = torch.full((count, samples, 1), step / self.config.steps, device=x.device)
+            x = x + self._velocity(x, time, condition) / self.config.steps
+        goals = decode(x, prepared["anchor"][:, None])
+        density = alike(goals, goals).sum(-1)
+        if tried is not None and tried.shape[1]:
+            density = density * (1 - alike(goals, tried)).prod(-1)
+        return goals[torch.arange(count), density.argmax(1)]
+
+    def _condition(self, prepared: Batch) -> Tensor:
+        parts = [self.scene(prepared["scene"]), self.points(prepared["scene.points"])[:, 0]]
+        if self.around is not None:
+            parts.append(self.around(prepared["scene.around"])[:, 0])
+        return self.condition(torch.cat(parts, -1))
+
+    def _velocity(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        return self.velocity(torch.cat([x, time, condition], -1))
+
+
+def encode(goal: Tensor, anchor: Tensor) -> Tensor:
+    """(..., 15), anchor (..., 3) m -> (..., 15) numbers of about deviation 1."""
+    position = (goal[..., :3] - anchor) / _UNIT_M
+    return torch.cat([position, _SIX * goal[..., 3:9], 4 * goal[..., 9:] - 3], -1)
+
+
+def decode(encoded: Tensor, anchor: Tensor) -> Tensor:
+    """The inverse of :func:`encode` with a proper rotation and openings in 0..1."""
+    rotation = six_to_rotation(encoded[..., 3:9] / _SIX)
+    six = torch.cat([rotation[..., 0], rotation[..., 1]], -1)
+    return torch.cat([encoded[..., :3] * _UNIT_M + anchor, six, ((encoded[..., 9:] + 3) / 4).clamp(0, 1)], -1)
+
+
+def alike(a: Tensor, b: Tensor) -> Tensor:
+    """(B, K, 15), (B, L, 15) -> (B, K, L), 1 for the same palm pose, 0 for another."""
+    off = (torch.cdist(a[..., :3], b[..., :3]) / _ALIKE_M) ** 2
+    # Columns of two rotations by a small angle apart differ by about that angle.
+    turn = (torch.cdist(a[..., 3:9], b[..., 3:9]) / _ALIKE_RAD) ** 2
+    return torch.exp(-(off + turn) / 2)
