@@ -1,8 +1,9 @@
 """One attempt: the policy moves the robot at its rate, a monitor beside it says whether the object is held.
 
 The planner is asked only when the hand has closed and risen, in a thread of its own: a model that takes seconds does
-not hold the arm up. Two equal answers in a row, at least ``check_every_s`` apart, end the attempt. So a hand that
-closed on air and rose is noticed, which the policy does not: to it the state looks like a finished grasp.
+not hold the arm up. Two equal answers in a row, at least ``check_every_s`` apart, decide. So a hand that closed on air
+and rose is noticed, which the policy does not: to it the state looks like a finished grasp. It opens, rises a little
+more and lets the policy grasp again, as demonstrators do; ``regrasps`` and the attempt's time put an end to that.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import numpy as np
 from ..hardware.clock import NS
 from ..hardware.errors import BadInput
 from ..hardware.interfaces import Robot
-from ..hardware.kinematics import ArmKinematics
-from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.values import Command
 from .chunks import ChunkPolicy, FollowConfig, FollowCounts, Follower
 from .eyes import Eyes, Sight
+from .motions import Motions, palm_height_m
 from .planner.base import Look, Planner, Verdict
 
 ARM_DOF = 7
@@ -40,7 +40,7 @@ class Ending(enum.Enum):
 class AttemptConfig:
     """When an attempt ends."""
 
-    seconds: float = 15.0
+    seconds: float = 25.0
     """Longest attempt."""
     check_every_s: float = 0.5
     """Between two questions to the planner whether the object is held."""
@@ -50,10 +50,16 @@ class AttemptConfig:
     """The hand counts as closed when its fingers' mean opening is below this."""
     lost_s: float = 1.5
     """A target that is lost for so long ends the attempt, until the hand has closed."""
+    regrasps: int = 2
+    """So often a hand that came up empty may try again within the attempt, without going back to the start."""
+    again_m: float = 0.30
+    """It opens, and rises until the palm is so far above the table."""
     follow: FollowConfig = field(default_factory=FollowConfig)
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "check_every_s", "raised_m", "lost_s"):
+        if self.regrasps < 0:
+            raise BadInput(f"attempt.regrasps is {self.regrasps}: expected 0 or more.")
+        for name in ("seconds", "check_every_s", "raised_m", "lost_s", "again_m"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"attempt.{name} is {getattr(self, name)}: expected a number above 0.")
 
@@ -69,6 +75,7 @@ class AttemptResult:
     late_ticks: int
     changed: int  # commands that SafeRobot changed
     counts: FollowCounts
+    regrasps: int = 0
 
 
 class Attempt:
@@ -87,39 +94,71 @@ class Attempt:
         """``robot`` is already wrapped in ``SafeRobot``."""
         self._robot, self._eyes, self._policy, self._planner = robot, eyes, policy, planner
         self._period_ns = round(NS / rate_hz)
+        # The tracker follows from picture to picture, whoever moves the robot.
+        self._motions = Motions(robot, rate_hz, meanwhile=lambda: watch(eyes.see()))
         self._config = config
         self._watch = watch
 
     def run(self, instruction: str, first: Sight) -> AttemptResult:
-        """From ``first``, the moment in which the target was aimed at. Raises what robot, cameras and policy raise:
-        then the caller stops the robot."""
+        """From ``first``, the moment in which the target was aimed at. Raises what robot, cameras and policy raise,
+        with the robot stopped."""
         clock, config = self._robot.clock, self._config
         follower = Follower(self._policy, config.follow)
         monitor = Monitor(self._planner, instruction, first.look, config)
-        begun_ns = deadline_ns = clock.now_ns()
-        ticks = late = changed = 0
-        ending, reason = Ending.TIMEOUT, f"{config.seconds:g} s"
+        tally = _Tally()
         try:
             follower.start(first.observation)
-            begun_ns = deadline_ns = clock.now_ns()  # the first chunk was planned at rest
-            while clock.now_ns() - begun_ns < config.seconds * NS:
-                sight = self._eyes.see()
-                command = follower.step(lambda sight=sight: sight.observation)  # type: ignore[misc]
-                applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
-                changed += bool(applied.flags)
-                self._watch(sight)
-                ended = monitor.judge(sight, clock.now_ns())
-                ticks += 1
-                if ended is not None:
-                    ending, reason = ended
+            begun_ns = clock.now_ns()  # the first chunk was planned at rest
+            end_ns = begun_ns + round(config.seconds * NS)
+            while True:
+                ended = self._follow(follower, monitor, end_ns, tally)
+                again = ended is not None and ended[0] is Ending.EMPTY and tally.regrasps < config.regrasps
+                if not again or clock.now_ns() >= end_ns:
                     break
-                deadline_ns += self._period_ns
-                late += clock.sleep_until_ns(deadline_ns) > 0
+                tally.regrasps += 1
+                self._motions.let_go()
+                self._motions.rise(config.again_m)
+                monitor.forget()
+                follower.go_on(self._eyes.see().observation)
+        except BaseException:
+            self._robot.stop()  # before anything is waited for: a question to the planner may take long
+            raise
         finally:
             follower.close()
             monitor.close()
+        ending, reason = ended or (Ending.TIMEOUT, f"{config.seconds:g} s")
         seconds = (clock.now_ns() - begun_ns) / NS
-        return AttemptResult(ending, reason, seconds, ticks, late, changed, follower.counts)
+        return AttemptResult(
+            ending, reason, seconds, tally.ticks, tally.late, tally.changed, follower.counts, tally.regrasps
+        )
+
+    def _follow(self, follower: Follower, monitor: Monitor, end_ns: int, tally: _Tally) -> tuple[Ending, str] | None:
+        """Move until the monitor has decided; None: the time was up before."""
+        clock = self._robot.clock
+        deadline_ns = clock.now_ns()
+        while clock.now_ns() < end_ns:
+            sight = self._eyes.see()
+            command = follower.step(lambda sight=sight: sight.observation)  # type: ignore[misc]
+            applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
+            tally.changed += bool(applied.flags)
+            self._watch(sight)
+            ended = monitor.judge(sight, clock.now_ns())
+            tally.ticks += 1
+            if ended is not None:
+                return ended
+            deadline_ns += self._period_ns
+            tally.late += clock.sleep_until_ns(deadline_ns) > 0
+        return None
+
+
+@dataclass
+class _Tally:
+    """Counts of an attempt."""
+
+    ticks: int = 0
+    late: int = 0
+    changed: int = 0
+    regrasps: int = 0
 
 
 class Monitor:
@@ -153,6 +192,12 @@ class Monitor:
             self._ask(sight.look)
         return None
 
+    def forget(self) -> None:
+        """The hand begins anew: what was asked about it counts no more."""
+        if self._asked is not None:
+            self._asked.exception()  # waits for it; a planner that fails now will fail again, and is told then
+        self._asked, self._answers, self._lowest_m, self._lost_ns = None, [], None, None
+
     def close(self) -> None:
         """Wait for a question that is being answered."""
         if self._executor is not None:
@@ -183,13 +228,3 @@ class Monitor:
         if now_ns - self._lost_ns < self._config.lost_s * NS:
             return None
         return Ending.LOST, f"not seen for {self._config.lost_s:g} s"
-
-
-def palm_height_m(state: np.ndarray) -> float:
-    """Of the palm above the table, from a (13,) state."""
-    base_T_flange = _KINEMATICS.fk(np.asarray(state[:ARM_DOF], float))
-    return float((_MOUNT.world_T_base @ base_T_flange @ _MOUNT.flange_T_palm)[2, 3])
-
-
-_MOUNT = DEXGRASPVLA_RIG.arms[0]
-_KINEMATICS = ArmKinematics(_MOUNT.arm)

@@ -30,6 +30,10 @@ class ChunkPolicy(Protocol):
         """An attempt begins."""
         ...
 
+    def again(self, observation: Observation) -> None:
+        """In the same attempt: the last grasp failed, the hand is open again."""
+        ...
+
     def chunk(self, observation: Observation, left: Array | None = None, late: int = 0) -> Array:
         """(H, 13) commands from the observation's tick on."""
         ...
@@ -81,6 +85,16 @@ class Follower:
     def start(self, observation: Observation) -> None:
         """Begin an attempt; plans its first chunk, the robot at rest."""
         self._policy.start(observation)
+        self._begin(observation)
+
+    def go_on(self, observation: Observation) -> None:
+        """The hand came up empty and is open again, at rest: plan anew from where it is, in the same attempt."""
+        if self._planned is not None:
+            self._planned.exception()  # wait: a policy that failed fails again, and is told then
+        self._policy.again(observation)
+        self._begin(observation)
+
+    def _begin(self, observation: Observation) -> None:
         self._take(*self._think(observation, np.empty((0, 13)), 0), used=0)
 
     def step(self, observe: Callable[[], Observation]) -> Array:
@@ -120,6 +134,11 @@ class Follower:
     def _think(self, observation: Observation, left: Array, late: int) -> tuple[Array, float]:
         begun = time.perf_counter()
         chunk = self._policy.chunk(observation, left, late)
+        if not np.isfinite(chunk).all():
+            raise BadInput(
+                f"the policy planned {np.count_nonzero(~np.isfinite(chunk))} of {chunk.size} numbers that are not "
+                "finite: its weights are damaged, load another checkpoint."
+            )
         return chunk, 1e3 * (time.perf_counter() - begun)
 
     def _take(self, chunk: Array, ms: float, used: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import asdict
 from fractions import Fraction
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .eyes import Sight
+from .report_page import page
 from .session import Event, SessionResult
 
 VIDEO, TIMELINE, PAGE, PICTURES = "head.mp4", "timeline.jsonl", "report.html", "pictures"
@@ -71,73 +71,45 @@ def outlined(picture: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> NDAr
     return out
 
 
-def write_report(folder: Path, result: SessionResult, about: dict[str, Any]) -> Path:
-    """Write everything about ``result`` into ``folder`` (made if need be). ``about``: settings to keep beside it, JSON.
-    Returns the page's path."""
+def write_report(folder: Path, result: SessionResult, about: dict[str, Any], rate_hz: float | None = None) -> Path:
+    """Write everything about ``result`` into ``folder`` (made if need be). ``about``: settings to keep beside it, JSON;
+    ``rate_hz``: of the commands, to tell what late ticks cost. Returns the page's path."""
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    lines, rows = [], []
-    for number, event in enumerate(result.events):
-        picture = _picture(folder, number, event)
-        lines.append(json.dumps(_plain(event, picture)))
-        rows.append(_row(event, picture))
-    (folder / TIMELINE).write_text("\n".join(lines) + "\n")
+    pictures = [_pictures(folder, number, event) for number, event in enumerate(result.events)]
+    lines = [json.dumps(_plain(event, shown)) for event, shown in zip(result.events, pictures, strict=True)]
+    (folder / TIMELINE).write_text("".join(f"{line}\n" for line in lines))
     (folder / "about.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
-    page = folder / PAGE
-    temporary = page.with_name(f".{PAGE}.tmp")
-    temporary.write_text(_page(result, rows, (folder / VIDEO).exists()))
-    temporary.replace(page)
-    return page
+    film = VIDEO if (folder / VIDEO).exists() else ""
+    target = folder / PAGE
+    temporary = target.with_name(f".{PAGE}.tmp")
+    temporary.write_text(page(result, pictures, film, about, rate_hz))
+    temporary.replace(target)
+    return target
 
 
-def _picture(folder: Path, number: int, event: Event) -> str:
-    """Its path in the folder, empty where the event has none."""
+def _pictures(folder: Path, number: int, event: Event) -> list[str]:
+    """Paths in the folder of what was seen: the head camera, and after an attempt the wrist's, which shows the hand."""
     if event.look is None:
-        return ""
-    image = Image.fromarray(outlined(event.look.head, event.look.target))
+        return []
+    head = Image.fromarray(outlined(event.look.head, event.look.target))
     if event.box is not None:
-        ImageDraw.Draw(image).rectangle(event.box, outline=OUTLINE, width=2)
-    name = f"{PICTURES}/{number:03d}_{event.kind}.jpg"
-    image.save(folder / name, quality=88)
-    return name
+        ImageDraw.Draw(head).rectangle(event.box, outline=OUTLINE, width=2)
+    shown = {"head": head}
+    if event.attempt is not None:
+        shown["wrist"] = Image.fromarray(event.look.wrist)
+    names = []
+    for camera, image in shown.items():
+        names.append(f"{PICTURES}/{number:03d}_{event.kind}_{camera}.jpg")
+        image.save(folder / names[-1], quality=90)
+    return names
 
 
-def _plain(event: Event, picture: str) -> dict[str, Any]:
+def _plain(event: Event, pictures: list[str]) -> dict[str, Any]:
     out: dict[str, Any] = {"at_s": round(event.at_s, 3), "kind": event.kind, "text": event.text}
     if event.box is not None:
         out["box"] = [round(float(value), 1) for value in event.box]
-    if picture:
-        out["picture"] = picture
+    if pictures:
+        out["pictures"] = pictures
     if event.attempt is not None:
         out["attempt"] = asdict(event.attempt) | {"ending": event.attempt.ending.name.lower()}
     return out
-
-
-def _row(event: Event, picture: str) -> str:
-    more = ""
-    if event.attempt is not None:
-        attempt, counts = event.attempt, event.attempt.counts
-        more = (
-            f"<small>{attempt.ticks} ticks, {attempt.late_ticks} late; SafeRobot changed {attempt.changed}; "
-            f"{counts.chunks} chunks, median {np.median(counts.chunk_ms or [0]):.0f} ms, {counts.overdue} overdue, "
-            f"{counts.starved_ticks} ticks without one</small>"
-        )
-    shown = f'<img src="{picture}" alt="">' if picture else ""
-    return (
-        f'<tr class="{event.kind}"><td>{event.at_s:.1f} s</td><td>{event.kind}</td>'
-        f"<td>{html.escape(event.text)}<br>{more}</td><td>{shown}</td></tr>"
-    )
-
-
-def _page(result: SessionResult, rows: list[str], video: bool) -> str:
-    end = result.end.value if result.end is not None else "stopped by an error"
-    attempts = [event.attempt for event in result.events if event.attempt is not None]
-    seconds = result.events[-1].at_s if result.events else 0.0
-    film = f'<video src="{VIDEO}" controls muted></video>' if video else ""
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(result.prompt)}</title>
-<style>body{{font:15px/1.45 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}}table{{border-collapse:collapse;
-width:100%}}td{{border-top:1px solid #ccc;padding:.4em;vertical-align:top}}img,video{{max-width:20em}}
-.error td{{background:#fdd}}small{{color:#555}}</style>
-<h1>{html.escape(result.prompt)}</h1>
-<p><b>{html.escape(end)}</b>: {len(result.grasped)} grasped in {len(attempts)} attempts, {len(result.failed)} given up,
-{seconds:.0f} s of the rig's time.</p>{film}<table>{"".join(rows)}</table></html>
-"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..hardware.interfaces import Camera
 from ..hardware.safety import SafeRobot
@@ -16,7 +17,10 @@ from .eyes import Eyes, Sight
 from .masks.base import MaskTracker
 from .masks.tracker import RigidTracker
 from .planner.base import Planner
-from .session import Session, SessionConfig
+from .session import Attempts, Session, SessionConfig
+
+if TYPE_CHECKING:
+    from .recording import RollOuts
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,28 @@ class Rig:
         watch: Callable[[Sight], None] = lambda sight: None,
         tell: Callable[[str], None] = lambda line: None,
         answer: Callable[[str], str] = lambda question: "",
+        record: RollOuts | None = None,
     ) -> Session:
-        """A session on this rig. In real time chunks are planned in the background, in simulated time at once."""
+        """A session on this rig. In real time chunks are planned in the background, in simulated time at once.
+        ``record``: every attempt becomes an episode."""
         eyes = Eyes(self.robot, self.cameras, self.tracker)
         settings = AttemptConfig(follow=FollowConfig(background=self.real_time))
-        attempt = Attempt(self.robot, eyes, policy, planner, self.rate_hz, settings, watch)
+        attempt: Attempts
+        if record is None:
+            attempt = Attempt(self.robot, eyes, policy, planner, self.rate_hz, settings, watch)
+        else:
+            robot = record.robot(self.robot)
+            both = _each(record.see, watch)
+            attempt = record.attempts(Attempt(robot, eyes, policy, planner, self.rate_hz, settings, both), self.robot)
         return Session(self.robot, eyes, planner, attempt, self.rate_hz, config or SessionConfig(), tell, answer)
+
+
+def _each(*watchers: Callable[[Sight], None]) -> Callable[[Sight], None]:
+    def watch(sight: Sight) -> None:
+        for watcher in watchers:
+            watcher(sight)
+
+    return watch
 
 
 @contextmanager

@@ -1,32 +1,25 @@
 """From the user's prompt to objects in the bin: propose, ground, attempt, verify, place, until the planner is content.
 
 One object after another, each in up to ``attempts`` attempts from the start pose (the paper's three, after which the
-robot is reset); an object that was failed as often is named to the planner, which chooses another.
+robot is reset); an object that was failed as often is named to the planner, which chooses another. A target that is
+lost from sight before the hand has closed (somebody moved it) is looked for once more before that costs an attempt.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from ..hardware.clock import NS
-from ..hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
-from ..hardware.errors import BadInput, DexLoopError
+from ..hardware.errors import BadInput, DeviceError, DexLoopError
 from ..hardware.interfaces import Robot
-from ..hardware.joint_path import JointPath, SpeedLimits
-from ..hardware.rig import DEXGRASPVLA_RIG
-from ..hardware.values import Command
-from .attempt import Attempt, AttemptResult, Ending
-from .eyes import Eyes
+from .attempt import AttemptResult, Ending
+from .eyes import Eyes, Sight
+from .motions import Motions
 from .planner.base import Box, Look, Planner
-
-Array = NDArray[np.float64]
-JERK_RAD_S3 = 160.0
 
 
 class End(enum.Enum):
@@ -78,9 +71,27 @@ class SessionResult:
 
     prompt: str
     end: End | None = None  # None: stopped by an error, which the last event names
+    reason: str = ""  # why it ended so
     events: list[Event] = field(default_factory=list)
     grasped: list[str] = field(default_factory=list)  # instructions that ended with the object held
     failed: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """On the rig's clock, until the last event."""
+        return self.events[-1].at_s if self.events else 0.0
+
+    @property
+    def why(self) -> str:
+        """How it ended and why, in one sentence."""
+        end = self.end.value if self.end is not None else "stopped"
+        return f"{end}: {self.reason}" if self.reason else end
+
+
+class Attempts(Protocol):
+    """What makes attempts (:class:`.attempt.Attempt`)."""
+
+    def run(self, instruction: str, first: Sight) -> AttemptResult: ...
 
 
 class Session:
@@ -92,27 +103,26 @@ class Session:
         robot: Robot,
         eyes: Eyes,
         planner: Planner,
-        attempt: Attempt,
+        attempt: Attempts,
         rate_hz: float,
         config: SessionConfig = SessionConfig(),
         tell: Callable[[str], None] = lambda line: None,
         answer: Callable[[str], str] = lambda question: "",
     ) -> None:
         self._robot, self._eyes, self._planner, self._attempt = robot, eyes, planner, attempt
-        self._period_ns = round(NS / rate_hz)
+        self._motions = Motions(robot, rate_hz, config.pace)
         self._config, self._tell, self._answer = config, tell, answer
-        arm = DEXGRASPVLA_RIG.arms[0].arm
-        limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, JERK_RAD_S3))
-        self._limits = limits.scaled(config.pace)
+        self.result = SessionResult("")  # of the last run, also of one that was broken off
+        self._begun_ns = 0
 
     def run(self, prompt: str) -> SessionResult:
         """Until the prompt is done, or cannot be. Whatever goes wrong, the robot is stopped first; errors of devices,
-        planner and policy end the session with an event, anything else is raised."""
-        result = SessionResult(prompt)
+        planner and policy end the session with an event, anything else is raised, with :attr:`result` told so far."""
+        result = self.result = SessionResult(prompt)
         self._begun_ns = self._robot.clock.now_ns()
         with self._stopping(result):
-            result.end = self._loop(result)
-            self._note(result, "end", result.end.value)
+            result.end, result.reason = self._loop(result)
+            self._note(result, "end", result.why)
         return result
 
     @contextmanager
@@ -121,108 +131,91 @@ class Session:
             yield
         except DexLoopError as error:
             self._robot.stop()
-            self._note(result, "error", str(error))
-        except BaseException:
+            look = None
+            if not isinstance(error, DeviceError):  # then the cameras can be asked what it looks like now
+                with suppress(DexLoopError):
+                    look = self._eyes.look()
+            self._fail(result, str(error), look)
+        except KeyboardInterrupt:
             self._robot.stop()
+            self._fail(result, "the user stopped it (Ctrl-C)")
+            raise
+        except BaseException as error:
+            self._robot.stop()
+            self._fail(result, f"a fault of the program: {error!r}")
             raise
 
-    def _loop(self, result: SessionResult) -> End:
-        self._go_to_start()
+    def _fail(self, result: SessionResult, reason: str, look: Look | None = None) -> None:
+        result.end, result.reason = None, reason
+        self._note(result, "error", reason, look=look)
+
+    def _loop(self, result: SessionResult) -> tuple[End, str]:
+        self._motions.to_start()
         first = self._eyes.look()
+        missed: dict[str, str] = {}  # why an instruction failed
         for _ in range(self._config.objects):
             proposal = self._planner.propose(result.prompt, first, self._eyes.look(), tuple(result.failed))
             if proposal.question:
                 self._note(result, "question", proposal.question)
                 answer = self._answer(proposal.question)
                 if not answer:
-                    return End.ASKED
+                    return End.ASKED, proposal.question
                 result.prompt = answer
                 continue
             if proposal.nothing_left:
-                if result.failed:
-                    return End.FAILED
-                return End.DONE if result.grasped else End.NOTHING
+                if missed:
+                    return End.FAILED, _listed(missed)
+                return (End.DONE if result.grasped else End.NOTHING), proposal.reason
             self._note(result, "proposal", proposal.instruction)
-            self._grasp(proposal.instruction, result)
-            if not self._config.place and result.grasped:
-                return End.DONE
+            why = self._grasp(proposal.instruction, result)
+            if why:
+                missed[proposal.instruction] = why
+            elif not self._config.place:
+                return End.DONE, "it is in the hand"
             verdict = self._planner.complete(result.prompt, first, self._eyes.look())
-            if verdict.yes:
-                return End.DONE
-        return End.FULL
+            if verdict.yes:  # nothing is left to do; where the last grasp failed that is not the robot's merit
+                return (End.FAILED, _listed(missed)) if why else (End.DONE, verdict.reason)
+        return (End.FULL, "") if result.grasped or not missed else (End.FAILED, _listed(missed))
 
-    def _grasp(self, instruction: str, result: SessionResult) -> None:
-        """One object, in as many attempts as it takes."""
-        for number in range(1, self._config.attempts + 1):
+    def _grasp(self, instruction: str, result: SessionResult) -> str:
+        """One object, in as many attempts as it takes. Why it failed, empty where it did not."""
+        number, again, why = 1, False, ""  # again: this attempt has lost its target once already
+        while number <= self._config.attempts:
             look = self._eyes.look()
             grounding = self._planner.ground(instruction, look)
             self._note(result, "grounding", grounding.label or grounding.reason, box=grounding.box, look=look)
             if grounding.box is None:
+                why = grounding.reason or "it is not to be seen"
                 break
-            try:
-                sight = self._eyes.aim(grounding.box)
-            except BadInput as error:  # a box around nothing: looking again may tell
-                self._note(result, "grounding", str(error))
-                continue
-            ended = self._attempt.run(instruction, sight)
-            text = f"attempt {number}: {ended.ending.value} ({ended.reason}), {ended.seconds:.1f} s"
-            self._note(result, "attempt", text, look=self._eyes.look(), attempt=ended)
-            self._eyes.drop()
-            if ended.ending is Ending.HELD:
+            ending, why = self._attempt_in(grounding.box, instruction, number, result)
+            if ending is Ending.HELD:
                 result.grasped.append(instruction)
                 if self._config.place:
-                    self._place()
+                    self._motions.to_bin()
+                    self._motions.let_go()
+                    self._motions.to_start()
                     self._note(result, "placed", "let go over the bin")
-                return
-            self._let_go()
-            self._go_to_start()
+                return ""
+            again = ending is Ending.LOST and not again
+            number += not again
         result.failed.append(instruction)
+        return why
 
-    # -- fixed motions ---------------------------------------------------------------------------------------------
-
-    def _place(self) -> None:
-        self._move([np.array(RETURN_ARM_Q), np.array(PLACE_ARM_Q)], None)
-        self._let_go()
-        self._go_to_start()
-
-    def _go_to_start(self) -> None:
-        self._move([np.array(START_ARM_Q)], np.array(OPEN_HAND))
-
-    def _let_go(self, seconds: float = 0.8) -> None:
-        """Open where the arm is."""
-        state = self._robot.state()
-        q, hand, ticks = state.arm.q.copy(), state.hand.opening.copy(), round(seconds * NS / self._period_ns)
-        self._follow((q, hand + (np.array(OPEN_HAND) - hand) * k / ticks) for k in range(1, ticks + 1))
-
-    def _move(self, waypoints: list[Array], hand: Array | None) -> None:
-        """Through ``waypoints`` (7,) rad; the hand goes to ``hand`` in the first second, None holds its commands."""
-        state = self._robot.state()
-        path = JointPath(np.array([state.arm.q, *waypoints]), self._limits)
-        start = state.hand.opening if hand is not None else self._holding(state.hand.opening)
-        ticks = int(np.ceil(path.duration_s * NS / self._period_ns))
-        period_s = self._period_ns / NS
-
-        def targets() -> Iterator[tuple[Array, Array]]:
-            for k in range(1, ticks + 1):
-                share = min(1.0, k * period_s)
-                yield path.at(k * period_s), start if hand is None else start + share * (hand - start)
-
-        self._follow(targets())
-
-    @staticmethod
-    def _holding(opening: Array) -> Array:
-        """Fingers that hold something are stopped by it: the command must stay beyond where they are."""
-        squeezed = np.clip(opening - 0.12, 0.0, 1.0)
-        squeezed[5] = opening[5]  # the thumb's rotation presses on nothing
-        return squeezed
-
-    def _follow(self, targets: Iterator[tuple[Array, Array]]) -> None:
-        clock = self._robot.clock
-        deadline_ns = clock.now_ns()
-        for q, hand in targets:
-            deadline_ns += self._period_ns
-            clock.sleep_until_ns(deadline_ns)
-            self._robot.send(Command(clock.now_ns(), q, hand))
+    def _attempt_in(self, box: Box, instruction: str, number: int, result: SessionResult) -> tuple[Ending | None, str]:
+        """How the attempt at what is in ``box`` ended, None where nothing is in it, and why."""
+        try:
+            sight = self._eyes.aim(box)
+        except BadInput as error:  # a box around nothing: looking again may tell
+            self._note(result, "grounding", str(error))
+            return None, str(error)
+        ended = self._attempt.run(instruction, sight)
+        text = f"attempt {number}: {ended.ending.value} ({ended.reason}), {ended.seconds:.1f} s"
+        self._note(result, "attempt", text, look=self._eyes.look(), attempt=ended)
+        self._eyes.drop()
+        if ended.ending is not Ending.HELD:
+            self._motions.let_go()
+            self._motions.to_start()
+        return ended.ending, f"{ended.ending.value} ({ended.reason})"
 
     def _note(
         self,
@@ -236,3 +229,8 @@ class Session:
         at_s = (self._robot.clock.now_ns() - self._begun_ns) / NS
         result.events.append(Event(at_s, kind, text, box, look, attempt))
         self._tell(f"{at_s:6.1f} s  {text}")
+
+
+def _listed(missed: dict[str, str]) -> str:
+    """Every instruction that failed, with why."""
+    return "; ".join(f"{instruction}: {why}" for instruction, why in missed.items())

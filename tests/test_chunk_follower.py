@@ -28,6 +28,9 @@ class Counting:
         self.asked: list[tuple[int, int, int]] = []  # tick, commands left, late
         self.gate: threading.Event | None = None
 
+    def again(self, observation: Observation) -> None:
+        pass
+
     def start(self, observation: Observation) -> None:
         self.asked.clear()
 
@@ -103,6 +106,18 @@ def test_what_the_policy_raises_reaches_the_loop() -> None:
         with pytest.raises(BadInput, match="no"):
             run(follower)
         follower.close()
+
+
+def test_a_chunk_that_is_not_finite_never_reaches_the_robot() -> None:
+    class Broken(Counting):
+        def chunk(self, observation: Observation, left: Any = None, late: int = 0) -> Any:
+            chunk = super().chunk(observation, left, late)
+            chunk[5, 3] = np.nan
+            return chunk
+
+    follower = Follower(Broken(), FollowConfig(background=False))
+    with pytest.raises(BadInput, match="planned 1 of 416 numbers that are not finite"):
+        follower.start(moment(0))
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -11,15 +11,17 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from dexloop.deploy.attempt import Attempt, AttemptConfig, Ending, Monitor, palm_height_m
+from dexloop.deploy.attempt import Attempt, AttemptConfig, Ending, Monitor
 from dexloop.deploy.chunks import FollowConfig
 from dexloop.deploy.eyes import Eyes, Sight
 from dexloop.deploy.masks.base import TargetMask
+from dexloop.deploy.motions import palm_height_m, upwards
 from dexloop.deploy.planner.base import Box, Grounding, Look, PlannerError, Proposal, Verdict
 from dexloop.deploy.report import VIDEO, Video, write_report
-from dexloop.deploy.session import End, Session, SessionConfig
+from dexloop.deploy.session import End, Session, SessionConfig, SessionResult
 from dexloop.hardware.clock import NS
 from dexloop.hardware.errors import BadInput, DeviceError
+from dexloop.hardware.kinematics import ArmKinematics
 from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
@@ -50,6 +52,9 @@ class Still:
     error: Exception | None = None
 
     def start(self, observation: Any) -> None:
+        pass
+
+    def again(self, observation: Any) -> None:
         pass
 
     def chunk(self, observation: Any, left: Any = None, late: int = 0) -> Any:
@@ -184,6 +189,52 @@ def test_the_palm_stands_where_the_twin_says(world: TwinWorld) -> None:
     assert palm_height_m(np.append(world.robot.state().arm.q, np.ones(6))) == pytest.approx(height_m, abs=0.002)
 
 
+class Grabs(Still):
+    """Closes where it is, rises a little, and remembers in which state it was asked to do so again."""
+
+    def __init__(self) -> None:
+        self.asked_again: list[np.ndarray] = []
+
+    def again(self, observation: Any) -> None:
+        self.asked_again.append(np.array(observation.state, float))
+
+    def chunk(self, observation: Any, left: Any = None, late: int = 0) -> Any:
+        q = np.asarray(observation.state[:7], float)
+        way = np.array(upwards(q, palm_height_m(np.asarray(observation.state)) + 0.06))
+        arm = way[np.minimum(np.arange(32) // 8, len(way) - 1)]
+        return np.concatenate([arm, np.full((32, 6), 0.3)], 1)
+
+
+def test_a_hand_that_came_up_empty_opens_rises_and_grasps_again_in_the_same_attempt(world: TwinWorld) -> None:
+    config = AttemptConfig(seconds=20.0, raised_m=0.03, regrasps=1, follow=FollowConfig(background=False))
+    planner = Told(verify=[Verdict(False, "no"), Verdict(False, "no"), Verdict(True, "yes")])
+    bench, policy = Bench(world, planner), Grabs()
+    attempt = Attempt(bench.robot, bench.eyes, policy, planner, 20.0, config)
+    result = attempt.run("grasp it", bench.eyes.aim(BOX))
+    assert result.ending is Ending.HELD
+    assert result.regrasps == 1
+    (state,) = policy.asked_again
+    assert state[8:12].mean() > 0.9
+    assert world.robot.state().hand.opening[1:5].mean() < 0.5
+    # And no oftener than it is allowed to.
+    planner.answers["verify"] = [Verdict(False, "no")]
+    bench.session._motions.to_start()
+    result = attempt.run("grasp it", bench.eyes.aim(BOX))
+    assert result.ending is Ending.EMPTY
+    assert result.regrasps == 1
+
+
+def test_a_straight_way_up_ends_where_it_should_and_turns_nothing(world: TwinWorld) -> None:
+    q = world.robot.state().arm.q
+    height_m = palm_height_m(q)
+    way = upwards(q, height_m + 0.05)
+    assert np.array_equal(way[0], q)
+    assert palm_height_m(way[-1]) == pytest.approx(height_m + 0.05, abs=0.02)
+    poses = [world.rig.arms[0].world_T_base @ ArmKinematics().fk(row) for row in way]
+    assert all(np.allclose(pose[:3, :3], poses[0][:3, :3], atol=1e-4) for pose in poses)
+    assert np.array_equal(np.array(upwards(q, height_m - 0.1)), q[None])
+
+
 # -- a session ---------------------------------------------------------------------------------------------------------
 
 GRASP = Proposal(instruction="grasp it")
@@ -226,6 +277,13 @@ def test_a_question_is_put_and_its_answer_is_the_prompt(world: TwinWorld) -> Non
     assert Bench(world, Told(propose=[ask])).session.run("the cup").end is End.ASKED
 
 
+def test_a_table_that_somebody_else_cleared_is_no_success(world: TwinWorld) -> None:
+    planner = Told(propose=[GRASP], ground=[Grounding(None, reason="it is gone")], complete=[Verdict(True, "bare")])
+    result = Bench(world, planner).session.run("clear the table")
+    assert result.end is End.FAILED
+    assert result.reason == "grasp it: it is gone"
+
+
 def test_an_object_that_is_not_to_be_seen_is_given_up(world: TwinWorld) -> None:
     planner = Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[Grounding(None, reason="no such thing")])
     result = Bench(world, planner).session.run("the unicorn")
@@ -251,11 +309,50 @@ def test_a_box_around_nothing_costs_an_attempt(world: TwinWorld, monkeypatch: py
     assert len([event for event in result.events if event.attempt]) == 1
 
 
-def test_a_lost_target_ends_the_attempt(world: TwinWorld) -> None:
+def test_a_lost_target_is_looked_for_once_before_it_costs_an_attempt(world: TwinWorld) -> None:
     bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
     bench.tracker.lost = True
     result = bench.session.run("x")
+    told = [event.text[:9] for event in result.events if event.attempt]
     assert {event.attempt.ending for event in result.events if event.attempt} == {Ending.LOST}
+    assert told == ["attempt 1", "attempt 1", "attempt 2", "attempt 2"]
+
+
+def test_a_lost_target_that_is_found_again_is_grasped_in_the_same_attempt(world: TwinWorld) -> None:
+    planner = Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN, Grounding((20, 20, 40, 40), "moved")])
+    bench = Bench(world, planner)
+    bench.tracker.lost = True
+    ground = planner.ground
+
+    def look_again(instruction: str, now: Look) -> Grounding:
+        found = ground(instruction, now)
+        bench.tracker.lost = found is SEEN
+        return found
+
+    planner.ground = look_again  # type: ignore[method-assign]
+    events = bench.session.run("x").events
+    told = [(event.text[:9], event.attempt.ending) for event in events if event.attempt]
+    assert told[:2] == [("attempt 1", Ending.LOST), ("attempt 1", Ending.TIMEOUT)]
+    assert told[2][0] == "attempt 2"
+
+
+def test_the_end_says_what_failed_and_why(world: TwinWorld) -> None:
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    result = bench.session.run("x")
+    assert result.why == "what is left could not be grasped: grasp it: the time was up (1 s)"
+    alone = Session(bench.robot, bench.eyes, Told(propose=[GRASP], ground=[Grounding(None, reason="it is hidden")]),
+                    _never, 20.0, SessionConfig(objects=1))  # fmt: skip
+    result = alone.run("x")
+    assert result.end is End.FAILED, "one object was allowed, and it could not be grasped"
+    assert result.why.endswith("grasp it: it is hidden")
+
+
+class _Never:
+    def run(self, instruction: str, first: Sight) -> Any:
+        raise AssertionError("nothing was to be attempted")
+
+
+_never = _Never()
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -304,6 +401,8 @@ def test_ctrl_c_stops_the_robot_first(world: TwinWorld, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         bench.session.run("x")
     assert stopped == [True]
+    assert bench.session.result.events[-1].kind == "error"
+    assert bench.session.result.why == "stopped: the user stopped it (Ctrl-C)"
     assert at_rest(world)
 
 
@@ -326,18 +425,24 @@ def test_a_report_tells_what_happened(world: TwinWorld, tmp_path: Path) -> None:
         for moment in bench.seen:
             video.add(moment)
             video.add(moment)
-    page = write_report(tmp_path, result, {"seed": 0}).read_text()
+    page = write_report(tmp_path, result, {"seed": 0}, 20.0).read_text()
     assert all(words in page for words in ("take &lt;it&gt;", "what is left could not be grasped", VIDEO))
     events = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events].count("attempt") == 2
-    assert all((tmp_path / event["picture"]).exists() for event in events if "picture" in event)
-    assert events[-1] == {"at_s": pytest.approx(result.events[-1].at_s, abs=1e-3), "kind": "end", "text": page_end()}
+    shown = [name for event in events for name in event.get("pictures", [])]
+    assert len(shown) == 6
+    assert all((tmp_path / name).exists() for name in shown)
+    assert all(name in page for name in shown)
+    assert events[-1] == {"at_s": pytest.approx(result.events[-1].at_s, abs=1e-3), "kind": "end", "text": result.why}
     with av.open(str(tmp_path / VIDEO)) as container:
         assert len(list(container.decode(video=0))) == len({s.look.captured_ns for s in bench.seen})
 
 
-def page_end() -> str:
-    return End.FAILED.value
+def test_a_report_of_nothing_says_why(tmp_path: Path) -> None:
+    result = SessionResult("x", reason="the policy's file is damaged")
+    page = write_report(tmp_path, result, {}).read_text()
+    assert "Stopped: the policy&#x27;s file is damaged" in page
+    assert "<video" not in page
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -1,0 +1,116 @@
+"""Motions that are not learnt: to the start, over the bin, letting go, rising from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.clock import NS
+from ..hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
+from ..hardware.geometry import inverse
+from ..hardware.interfaces import Robot
+from ..hardware.joint_path import JointPath, SpeedLimits
+from ..hardware.kinematics import ArmKinematics
+from ..hardware.rig import DEXGRASPVLA_RIG
+from ..hardware.values import Command
+
+Array = NDArray[np.float64]
+JERK_RAD_S3 = 160.0
+STEP_M = 0.02  # between waypoints of a straight motion
+LARGEST_STEP_RAD = 0.4  # of any joint between two of them: more is a jump, not a motion
+SQUEEZE = 0.12  # fingers that hold something are stopped by it: their command must stay beyond where they are
+
+
+class Motions:
+    """Fixed motions of one robot, which is already wrapped in ``SafeRobot``. Each returns when it is done."""
+
+    def __init__(
+        self, robot: Robot, rate_hz: float, pace: float = 0.6, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        """``pace``: share of the arm's speed limits. ``meanwhile`` is called in every tick."""
+        self._robot, self._meanwhile = robot, meanwhile
+        self._period_ns = round(NS / rate_hz)
+        arm = DEXGRASPVLA_RIG.arms[0].arm
+        limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, JERK_RAD_S3))
+        self._limits = limits.scaled(pace)
+
+    def to_start(self) -> None:
+        """To the start pose, the hand open."""
+        self._move(np.array([START_ARM_Q]), np.array(OPEN_HAND))
+
+    def to_bin(self) -> None:
+        """Over the bin; what is held stays held."""
+        self._move(np.array([RETURN_ARM_Q, PLACE_ARM_Q]), None)
+
+    def let_go(self, seconds: float = 0.8) -> None:
+        """Open where the arm is."""
+        state = self._robot.state()
+        q, hand, ticks = state.arm.q.copy(), state.hand.opening.copy(), round(seconds * NS / self._period_ns)
+        self._follow((q, hand + (np.array(OPEN_HAND) - hand) * k / ticks) for k in range(1, ticks + 1))
+
+    def rise(self, height_m: float) -> None:
+        """Straight up until the palm is ``height_m`` above the table, the hand as it is; as far as the arm gets."""
+        state = self._robot.state()
+        self._move(np.array(upwards(state.arm.q, height_m)), state.hand.opening.copy())
+
+    def _move(self, waypoints: Array, hand: Array | None) -> None:
+        """Through ``waypoints`` (K, 7) rad; the hand goes to ``hand`` in the first second, None holds its commands."""
+        state = self._robot.state()
+        path = JointPath(np.concatenate([state.arm.q[None], waypoints]), self._limits)
+        start = state.hand.opening if hand is not None else _holding(state.hand.opening)
+        ticks = int(np.ceil(path.duration_s * NS / self._period_ns))
+        period_s = self._period_ns / NS
+
+        def targets() -> Iterator[tuple[Array, Array]]:
+            for k in range(1, ticks + 1):
+                share = min(1.0, k * period_s)
+                yield path.at(k * period_s), start if hand is None else start + share * (hand - start)
+
+        self._follow(targets())
+
+    def _follow(self, targets: Iterator[tuple[Array, Array]]) -> None:
+        clock = self._robot.clock
+        deadline_ns = clock.now_ns()
+        for q, hand in targets:
+            deadline_ns += self._period_ns
+            clock.sleep_until_ns(deadline_ns)
+            self._robot.send(Command(clock.now_ns(), q, hand))
+            self._meanwhile()
+
+
+def palm_height_m(state: NDArray[np.floating]) -> float:
+    """Of the palm above the table, from a (13,) state: 7 arm angles rad, then openings."""
+    return float(_world_T_palm(state[:7])[2, 3])
+
+
+def upwards(q: Array, height_m: float) -> list[Array]:
+    """Waypoints (7,) rad of a straight way up to a palm ``height_m`` above the table, from ``q``, which comes first;
+    it ends where the arm cannot go on."""
+    q = np.asarray(q, float)
+    pose, way = _world_T_palm(q), [q]
+    start_m = float(pose[2, 3])
+    for z in np.arange(start_m + STEP_M, max(height_m, start_m) + 1e-9, STEP_M):
+        pose[2, 3] = z
+        found = _KINEMATICS.ik(_BASE_T_WORLD @ pose @ _PALM_T_FLANGE, way[-1])
+        if not found.ok or np.abs(found.q - way[-1]).max() > LARGEST_STEP_RAD:
+            break
+        way.append(found.q)
+    return way
+
+
+def _holding(opening: Array) -> Array:
+    squeezed = np.clip(opening - SQUEEZE, 0.0, 1.0)
+    squeezed[5] = opening[5]  # the thumb's rotation presses on nothing
+    return squeezed
+
+
+def _world_T_palm(q: NDArray[np.floating]) -> Array:
+    return np.asarray(_MOUNT.world_T_base @ _KINEMATICS.fk(np.asarray(q, float)) @ _MOUNT.flange_T_palm)
+
+
+_MOUNT = DEXGRASPVLA_RIG.arms[0]
+_KINEMATICS = ArmKinematics(_MOUNT.arm)
+_BASE_T_WORLD = inverse(_MOUNT.world_T_base)
+_PALM_T_FLANGE = inverse(_MOUNT.flange_T_palm)
