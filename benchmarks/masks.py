@@ -1,4 +1,6 @@
-"""How well the target's mask is followed, against the twin's segmentation, by how much of the target is hidden.
+"""How well the target's mask is followed in a recorded data set, by how much of the target is hidden.
+
+`cli.py evaluate --suite masks` makes its own scenes and says the same of them; here are recordings, and any tracker.
 
     python benchmarks/masks.py --dataset lift --episodes 150..246
     python benchmarks/masks.py --dataset lift --episodes 150..169 --size 640 480
@@ -13,26 +15,24 @@ one thread; times are of its CPU (start it with OMP_NUM_THREADS=1).
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import tyro
 from dexloop.datasets.home import resolve_existing
 from dexloop.datasets.reader import DatasetReader
+from dexloop.deploy.evaluation.mask_scores import GROUPS, MaskFrame, mask_figures, mask_iou, mask_text
+from dexloop.deploy.evaluation.oracle import box_of
 from dexloop.deploy.masks.base import Mask, MaskTracker
 from dexloop.deploy.masks.learned import MaskConfig, make_tracker
 from dexloop.hardware.errors import BadInput, DexLoopError
 from dexloop.train.data.moments import observations
 from dexloop.train.views import Observation, View
-
-GROUPS = ("none", "0-50 %", "> 50 %", "all")
-NONE_BELOW = 0.03  # a pixel of the outline more or less is no occlusion
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,6 @@ class Masks:
     """Print one JSON object as the last line."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One tracked picture."""
-
-    group: str
-    j: float
-    cpu_ms: float
-    lost: bool
-    confidence: float
-
-
-def iou(a: Mask, b: Mask) -> float:
-    """1 where both are empty."""
-    union = int((a | b).sum())
-    return 1.0 if union == 0 else int((a & b).sum()) / union
-
-
 def resized(moment: Observation, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, Mask]:
     """Head picture, depth and true mask."""
     rgb, depth, mask = moment.rgb["head"], moment.depth_m["head"], moment.mask
@@ -84,12 +67,9 @@ def resized(moment: Observation, size: tuple[int, int] | None) -> tuple[np.ndarr
     )
 
 
-def hidden(mask: Mask, first: int, nearer: float) -> str:
-    """The group of a true mask. ``first``: pixels of the first one; ``nearer``: first over present distance."""
-    if not mask.any():
-        return "all"
-    share = 1 - mask.sum() / (first * nearer**2)
-    return "none" if share < NONE_BELOW else "0-50 %" if share <= 0.5 else "> 50 %"
+def hidden(mask: Mask, first: int, nearer: float) -> float:
+    """The hidden share of a true mask. ``first``: pixels of the first one; ``nearer``: first over present distance."""
+    return min(max(1 - float(mask.sum()) / (first * nearer**2), 0.0), 0.999) if mask.any() else 1.0
 
 
 def distance(mask: Mask, depth_m: np.ndarray, otherwise: float) -> float:
@@ -97,14 +77,14 @@ def distance(mask: Mask, depth_m: np.ndarray, otherwise: float) -> float:
     return float(np.median(seen)) if len(seen) > 20 else otherwise
 
 
-def follow(tracker: MaskTracker, moments: Iterator[Observation], config: Masks, episode: int) -> Iterator[Frame]:
+def follow(tracker: MaskTracker, moments: Iterator[Observation], config: Masks, episode: int) -> Iterator[MaskFrame]:
     """Every picture of an episode after its first."""
     first = next(moments)
     rgb, depth, mask = resized(first, config.size)
-    if not mask.any():
+    true = box_of(mask)
+    if true is None:
         return
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+    box = np.array(true)
     sides = np.tile(box[2:] - box[:2], 2)
     box += config.box_noise * sides * np.random.default_rng(episode).uniform(-1, 1, 4)
     tracker.start(rgb, depth, (box[0], box[1], box[2], box[3]), first.state)
@@ -116,7 +96,8 @@ def follow(tracker: MaskTracker, moments: Iterator[Observation], config: Masks, 
         begun = time.thread_time()
         found = tracker.update(rgb, depth, moment.state)
         spent = 1e3 * (time.thread_time() - begun)
-        yield Frame(hidden(mask, area, start_m / last_m), iou(found.visible, mask), spent, found.lost, found.confidence)
+        share = hidden(mask, area, start_m / last_m)
+        yield MaskFrame(share, mask_iou(found.visible, mask), math.nan, spent, found.lost)
 
 
 def numbers(text: str, count: int) -> range:
@@ -130,43 +111,10 @@ def numbers(text: str, count: int) -> range:
     return chosen
 
 
-def summary(frames: list[Frame], episodes: int, size: tuple[int, int]) -> dict[str, Any]:
-    by_group: dict[str, list[float]] = defaultdict(list)
-    for frame in frames:
-        by_group[frame.group].append(frame.j)
-    times = [frame.cpu_ms for frame in frames]
-    return {
-        "episodes": episodes,
-        "size": size,
-        "frames": len(frames),
-        "j": {group: float(np.mean(by_group[group])) for group in GROUPS if by_group[group]},
-        "j_median": {group: float(np.median(by_group[group])) for group in GROUPS if by_group[group]},
-        "count": {group: len(by_group[group]) for group in GROUPS},
-        "lost": float(np.mean([frame.lost for frame in frames])),
-        "cpu_ms": {
-            "mean": float(np.mean(times)),
-            **{f"p{p}": float(np.percentile(times, p)) for p in (50, 95, 99)},
-        },
-    }
-
-
-def show(figures: dict[str, Any]) -> None:
-    print(f"{figures['episodes']} episodes, {figures['frames']} pictures of {figures['size'][0]}x{figures['size'][1]}")
-    print("hidden      J mean  median   pictures")
-    for group, j in figures["j"].items():
-        print(f"{group:10s} {j:7.3f} {figures['j_median'][group]:7.3f} {figures['count'][group]:10d}")
-    print(
-        f"lost in {figures['lost']:.1%} of the pictures   (hidden all: J is 1 where the tracker shows nothing either)"
-    )
-    spent = figures["cpu_ms"]
-    print(f"CPU of one thread: mean {spent['mean']:.1f} ms, p50 {spent['p50']:.1f}, p95 {spent['p95']:.1f}, "
-          f"p99 {spent['p99']:.1f} a picture")  # fmt: skip
-
-
 def main() -> int:
     config = tyro.cli(Masks, description=__doc__)
     cv2.setNumThreads(1)
-    frames: list[Frame] = []
+    clips: list[list[MaskFrame]] = []
     try:
         reader = DatasetReader(resolve_existing(config.dataset))
         head = next(camera for camera in reader.schema.cameras if camera.name == "head")
@@ -175,7 +123,7 @@ def main() -> int:
         tracker = make_tracker(config.masks)
         for episode in chosen:
             own = list(follow(tracker, observations(reader, episode, [view]), config, episode))
-            frames += own
+            clips.append(own)
             if config.each and own:
                 means = {
                     g: np.mean([f.j for f in own if f.group == g]) for g in GROUPS if any(f.group == g for f in own)
@@ -184,10 +132,10 @@ def main() -> int:
     except DexLoopError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    figures = summary(frames, len(chosen), config.size or (head.width, head.height))
-    show(figures)
+    figures = mask_figures(clips)
+    print(mask_text(figures))
     if config.json:
-        print(json.dumps(figures))
+        print(json.dumps(figures | {"size": config.size or (head.width, head.height)}))
     return 0
 
 

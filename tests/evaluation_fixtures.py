@@ -7,9 +7,11 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from dexloop.deploy.evaluation.oracle import Truth
 from dexloop.deploy.evaluation.suites import Row
 from dexloop.deploy.evaluation.trial import try_scene
 from dexloop.deploy.evaluation.values import AttemptScore, PlannerScore, Timing, Trial, TrialResult, TrialSettings
+from dexloop.deploy.planner.base import Box, Grounding, Look, Proposal, Verdict
 from dexloop.hardware.description import OPEN_HAND, START_ARM_Q
 from dexloop.hardware.errors import BadInput, DeviceError
 
@@ -58,6 +60,9 @@ def troubled(number: int) -> tuple[int, str]:
 class Still:
     """A policy that leaves the arm where it starts."""
 
+    def again(self, observation: object) -> None:
+        pass
+
     def start(self, observation: object) -> None:
         pass
 
@@ -68,3 +73,31 @@ class Still:
 def still_trial(trial: Trial) -> TrialResult:
     """A real scene of the twin, without the torch that takes a process seconds to import."""
     return try_scene(trial, Still(), 20.0)
+
+
+def look(truth: Truth) -> Look:
+    head, wrist = (truth.world.cameras[name].latest() for name in ("head", "wrist"))
+    assert head.depth_m is not None
+    assert wrist.depth_m is not None
+    return Look(head.captured_ns, head.rgb, head.depth_m, wrist.rgb, wrist.depth_m, STATE)
+
+
+class Scripted:
+    """A planner that answers what it was given."""
+
+    name = "scripted"
+
+    def __init__(self, proposals: list[Proposal], box: Box | None, yes: bool) -> None:
+        self.proposals, self.box, self.yes = proposals, box, yes
+
+    def propose(self, prompt: str, first: Look, now: Look, failed: tuple[str, ...] = ()) -> Proposal:
+        return self.proposals.pop(0)
+
+    def ground(self, instruction: str, now: Look) -> Grounding:
+        return Grounding(self.box)
+
+    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+        return Verdict(self.yes)
+
+    def complete(self, prompt: str, first: Look, now: Look) -> Verdict:
+        return Verdict(self.yes)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from dexloop.deploy.evaluation.results import summarize, table_text, write_results
+from dexloop.deploy.evaluation.results import summarize, table_text, tally, write_results
 from dexloop.deploy.evaluation.statistics import interval
 from dexloop.deploy.evaluation.values import Trial, TrialResult, TrialSettings
+from dexloop.deploy.planner.vlm_config import VlmConfig
 from dexloop.hardware.errors import BadInput
 from dexloop.tests.evaluation_fixtures import SETTINGS, fake_trial, rows
 from hypothesis import given
@@ -64,7 +65,7 @@ def test_shares_grow_with_attempts_and_groups_add_up() -> None:
 
 def test_everything_is_written_and_read_again(tmp_path: Path) -> None:
     found = results()
-    figures = write_results(tmp_path, found, 3, {"settings": {"suite": "fake"}})
+    figures = write_results(tmp_path, found, SETTINGS, {"settings": {"suite": "fake"}})
     assert json.loads((tmp_path / "summary.json").read_text()) == figures
     table = pq.read_table(tmp_path / "trials.parquet").to_pylist()
     assert [row["id"] for row in table] == [result.id for result in found]
@@ -78,20 +79,77 @@ def test_everything_is_written_and_read_again(tmp_path: Path) -> None:
     assert "94.7 %" in text  # the paper's beside ours
     assert "background" in text
     assert "never touched" in text
+    assert "planner's verdicts: 120 of 120, 100.0%" in text
+    assert "SafeRobot changed 3.0%" in text
+    assert "an attempt that succeeds takes 5.0 s (mean)" in text
+
+
+def test_every_failure_is_on_the_page_with_its_film(tmp_path: Path) -> None:
+    found = results(12)
+    lost = [result for result in found if not result.at_attempt]
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / f"{lost[0].id}.mp4").write_bytes(b"film")
+    write_results(tmp_path, found, replace(SETTINGS, videos=str(tmp_path / "videos")), {})
+    page = (tmp_path / "failures.html").read_text()
+    assert f"{len(lost)} of 12 scenes failed" in page
+    for result in found:
+        assert (f'id="{result.id}"' in page) == (result in lost)
+    assert f'src="videos/{lost[0].id}.mp4"' in page
+    assert page.count("<video") == 1
+    assert "never touched" in page
+    bare = replace(lost[0], prompt="<script>", id="odd")
+    write_results(tmp_path, [bare], SETTINGS, {})
+    page = (tmp_path / "failures.html").read_text()
+    assert "<script>" not in page
+    assert "--videos" in page
+
+
+def test_tasks_of_several_objects_are_told_by_kind(tmp_path: Path) -> None:
+    several = [
+        replace(result, factor=("clear", "colour")[k % 2], wanted=4, lifted=k % 5, placed=k % 4, seconds=60.0)
+        for k, result in enumerate(results(20))
+    ]
+    figures = write_results(tmp_path, several, SETTINGS, {})
+    assert set(figures["tasks"]) == {"clear", "colour"}
+    clear = figures["tasks"]["clear"]
+    assert (clear["wanted"]["right"], clear["wanted"]["n"]) == (sum(r.lifted for r in several[::2]), 40)
+    assert clear["grasps_per_object"] == pytest.approx(10 / clear["wanted"]["right"], abs=1e-3)
+    assert clear["verdicts"]["n"] == 30
+    told = table_text(figures, "long-horizon")
+    assert "task clear (10 scenes, 60 s of the rig's time each" in told
+    assert "attempts for each object that was lifted" in told
+    assert figures["disturbed"]["n"] == 0
+    assert "target moved" not in told
+
+
+def test_moved_targets_are_counted_apart() -> None:
+    found = results(20)
+    figures = summarize([replace(r, disturbed_m=0.06 * (k < 8)) for k, r in enumerate(found)], 3, {}, {})
+    assert figures["disturbed"]["n"] == 8
+    assert figures["disturbed"]["success_at_3"]["right"] == sum(r.success_at(3) for r in found[:8])
+    assert figures["disturbed"]["moved_m_mean"] == 0.06
+    assert "target moved by 6.0 cm (mean) during the reach in 8 of 20 scenes" in table_text(figures, "single")
+
+
+def test_the_bar_shows_one_and_all_attempts() -> None:
+    for result in results(6):
+        shown = tally(result, SETTINGS)
+        assert shown == {"@1": (result.success_at(1), 1), "@3": (result.success_at(3), 1)}
+        assert set(tally(result, replace(SETTINGS, attempts=1))) == {"@1"}
 
 
 def test_what_is_missing_is_named_and_not_counted(tmp_path: Path) -> None:
-    figures = write_results(tmp_path, results(3), 3, {}, {"scene-007": "given up after 10 s"})
+    figures = write_results(tmp_path, results(3), SETTINGS, {}, {"scene-007": "given up after 10 s"})
     assert figures["n"] == 3
     assert figures["missing"] == {"scene-007": "given up after 10 s"}
-    empty = write_results(tmp_path / ".." / tmp_path.name, [], 3, {}, {"scene-007": "its process died"})
+    empty = write_results(tmp_path / ".." / tmp_path.name, [], SETTINGS, {}, {"scene-007": "its process died"})
     assert empty["success_at_1"] is None
     assert "-" in table_text(empty, "unseen1287")
 
 
 def test_one_attempt_and_no_failure_are_drawn_too(tmp_path: Path) -> None:
     won = [replace(result, at_attempt=1, reason="", attempts=()) for result in results(4)]
-    figures = write_results(tmp_path, won, 1, {})
+    figures = write_results(tmp_path, won, replace(SETTINGS, attempts=1), {})
     assert figures["success_at_1"] == 1.0
     assert figures["success_at_1_95"][1] == 1.0
     assert "success_at_2" not in figures
@@ -107,10 +165,13 @@ def test_a_result_goes_through_json_unchanged() -> None:
     ("wrong", "told"),
     [
         ({"masks": "perfect"}, "expected one of tracked"),
-        ({"planner": "human"}, "expected offline or oracle"),
+        ({"planner": "human"}, "expected one of offline"),
         ({"attempts": 0}, "expected 1 to 10"),
         ({"seconds": 0.0}, "expected 1 to 120"),
         ({"camera_size": (32, 24)}, "expected at least"),
+        ({"planner": "vlm"}, "expected an endpoint"),
+        ({"vlm": VlmConfig()}, "only for it"),
+        ({"depth": "half"}, "expected on or off"),
     ],
 )
 def test_settings_say_what_is_wrong(wrong: dict, told: str) -> None:

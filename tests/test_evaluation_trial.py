@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dexloop.deploy.attempt import AttemptResult, Ending
+from dexloop.deploy.chunks import FollowCounts
 from dexloop.deploy.evaluation.command import Evaluate
-from dexloop.deploy.evaluation.executor import ProcessExecutor
+from dexloop.deploy.evaluation.disturbance import Disturbance, DisturbanceConfig
+from dexloop.deploy.evaluation.executor import Failure, ProcessExecutor, RayExecutor, SerialExecutor, attempt
+from dexloop.deploy.evaluation.makers import WithoutDepth, make_policy
 from dexloop.deploy.evaluation.oracle import OracleMasks, OraclePlanner, Truth, aimed_at, box_of, iou
 from dexloop.deploy.evaluation.scored import ScoredPlanner
 from dexloop.deploy.evaluation.sources import FilledBox, Lagged, Noisy, NoMask
+from dexloop.deploy.evaluation.store import ResultFolder, manifest_of, run_rows
 from dexloop.deploy.evaluation.suites import Row, load
-from dexloop.deploy.evaluation.trial import Lifts, _reason, run_trial, try_scene
+from dexloop.deploy.evaluation.trial import Lifts, _endings, _reason, run_trial, try_scene
 from dexloop.deploy.evaluation.values import AttemptScore, Trial, TrialResult, TrialSettings
 from dexloop.deploy.masks.base import TargetMask
-from dexloop.deploy.planner.base import Grounding, Look, PlannerError, Proposal, Verdict
+from dexloop.deploy.planner.base import Look, PlannerError, Proposal
+from dexloop.deploy.planner.vlm_boxes import Convention
+from dexloop.deploy.planner.vlm_config import VlmConfig
+from dexloop.deploy.session import Event, SessionResult
 from dexloop.hardware.clock import NS
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.geometry import transform
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
-from dexloop.tests.evaluation_fixtures import STATE, Still, still_trial, untimed
+from dexloop.tests import vlm_server as srv
+from dexloop.tests.evaluation_fixtures import STATE, Scripted, Still, look, still_trial, untimed
 from dexloop.train.controller.checkpoint import save_controller
 from dexloop.train.controller.config import preset
 from dexloop.train.controller.policy import Controller
@@ -41,13 +52,6 @@ def truth() -> Iterator[Truth]:
     world = TwinWorld(TwinConfig(camera_size=SIZE, camera_rate_hz=20.0), scene)
     yield Truth(world, scene)
     world.close()
-
-
-def look(truth: Truth) -> Look:
-    head, wrist = (truth.world.cameras[name].latest() for name in ("head", "wrist"))
-    assert head.depth_m is not None
-    assert wrist.depth_m is not None
-    return Look(head.captured_ns, head.rgb, head.depth_m, wrist.rgb, wrist.depth_m, STATE)
 
 
 # -- boxes ---------------------------------------------------------------------------------------------------------
@@ -178,27 +182,6 @@ def test_no_mask_is_empty_and_the_box_stays() -> None:
 # -- scores --------------------------------------------------------------------------------------------------------
 
 
-class Scripted:
-    """A planner that answers what it was given."""
-
-    name = "scripted"
-
-    def __init__(self, proposals: list[Proposal], box: tuple | None, yes: bool) -> None:
-        self.proposals, self.box, self.yes = proposals, box, yes
-
-    def propose(self, prompt: str, first: Look, now: Look, failed: tuple[str, ...] = ()) -> Proposal:
-        return self.proposals.pop(0)
-
-    def ground(self, instruction: str, now: Look) -> Grounding:
-        return Grounding(self.box)
-
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
-        return Verdict(self.yes)
-
-    def complete(self, prompt: str, first: Look, now: Look) -> Verdict:
-        return Verdict(self.yes)
-
-
 @pytest.mark.parametrize(("aimed", "right"), [(0, True), (2, False)])
 def test_a_planners_answers_are_counted_against_the_truth(truth: Truth, aimed: int, right: bool) -> None:
     begun: list[int] = []
@@ -246,7 +229,7 @@ def still() -> TrialResult:
 def test_a_robot_that_does_not_move_fails_for_that_reason(still: TrialResult) -> None:
     assert still.at_attempt == 0
     assert still.reason == "never touched"
-    assert still.end == "full"  # no second object was allowed
+    assert still.end == "failed"
     assert [score.ending for score in still.attempts] == ["timeout", "timeout"]
     assert [score.number for score in still.attempts] == [1, 2]
     assert all(score.ticks == 20 and score.iou > 0.99 for score in still.attempts)
@@ -270,8 +253,84 @@ def test_a_policy_that_fails_is_a_failed_trial_with_its_reason() -> None:
     assert "needs a camera" in found.detail
 
 
+def test_each_box_has_the_ending_of_its_own_attempt() -> None:
+    """A box in which the tracker finds nothing is followed by no attempt; one that is asked for anew after the target
+    was lost on the way has one of its own."""
+    look = Look(0, PICTURE, DEPTH, PICTURE, DEPTH, STATE)
+
+    def ended(ending: Ending) -> Event:
+        return Event(1.0, "attempt", "", attempt=AttemptResult(ending, "", 1.0, 20, 0, 0, FollowCounts()))
+
+    asked, empty = Event(0.0, "grounding", "it", look=look), Event(0.0, "grounding", "the box holds nothing")
+    events = [asked, empty, asked, ended(Ending.LOST), asked, ended(Ending.HELD), asked]
+    found = _endings(SessionResult("", events=events))
+    assert [result.ending if result else None for result in found] == [None, Ending.LOST, Ending.HELD, None]
+
+
+def test_a_policy_without_depth_sees_none_and_the_rest_keep_theirs() -> None:
+    seen: list[Observation] = []
+
+    class Noting(Still):
+        def chunk(self, observation: Observation, left: object = None, late: int = 0) -> np.ndarray:
+            seen.append(observation)
+            return super().chunk(observation)
+
+    blind = WithoutDepth(Noting())  # type: ignore[arg-type]
+    depth = {"head": np.ones((60, 80), np.float32), "wrist": np.ones((60, 80), np.float32)}
+    observation = Observation(STATE, {"head": PICTURE, "wrist": PICTURE}, depth, np.ones((60, 80), bool))
+    blind.start(observation)
+    blind.chunk(observation)
+    assert not any(picture.any() for picture in seen[0].depth_m.values())
+    assert seen[0].rgb is observation.rgb
+    assert observation.depth_m["head"].all()
+    found = try_scene(Trial(replace(QUICK, depth="off"), ROW), Noting(), 20.0)  # type: ignore[arg-type]
+    assert not seen[-1].depth_m["head"].any()
+    assert found.attempts[0].iou > 0.99
+
+
+def test_a_moved_target_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = partial(Disturbance, config=DisturbanceConfig(after_s=0.1))
+    monkeypatch.setattr("dexloop.deploy.evaluation.trial.Disturbance", soon)
+    settings = replace(QUICK, disturb=True)
+    found = try_scene(Trial(settings, ROW), Still(), 20.0)
+    assert 0.05 <= found.disturbed_m <= 0.08
+    assert untimed(found) == untimed(try_scene(Trial(settings, ROW), Still(), 20.0))
+
+
+class Dying(srv.SeeingModel):
+    """Passes the self-test and then says what no planner may say, or hangs up for good."""
+
+    gone: list[bool] = []
+
+    def __call__(self, handler: srv.Handler, request: srv.Request) -> None:
+        if self.gone:
+            srv.hangs_up(handler, request)
+        elif "squares" in srv.texts(request):
+            super().__call__(handler, request)
+        else:
+            srv.says("I would rather not")(handler, request)
+
+
+def test_a_server_that_has_gone_gives_no_result_and_one_that_babbles_a_failure() -> None:
+    model = Dying(Convention("pixels", "xyxy"))
+    with srv.ChatServer(model) as server:
+        vlm = VlmConfig(base_url=server.url, model="Qwen2.5-VL-7B-Instruct", retries=0, backoff_s=0.01)
+        trial = Trial(replace(QUICK, planner="vlm", vlm=vlm), ROW)
+        found = attempt(still_trial, trial)
+        assert isinstance(found, TrialResult)
+        assert (found.end, found.reason) == ("error", "stopped by an error")
+        assert "cannot be used" in found.detail
+        model.gone.append(True)
+        try:
+            lost = attempt(still_trial, trial)
+        finally:
+            model.gone.clear()
+    assert isinstance(lost, Failure)
+    assert "connection failed" in lost.message
+
+
 def test_a_film_of_what_failed_is_kept(tmp_path: Path) -> None:
-    settings = replace(QUICK, masks="box", video=str(tmp_path / "videos"))
+    settings = replace(QUICK, masks="box", videos=str(tmp_path / "videos"))
     try_scene(Trial(settings, ROW), Still(), 20.0)
     assert (tmp_path / "videos" / f"{ROW.id}.mp4").stat().st_size > 1000
 
@@ -323,6 +382,21 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_how_a_policy_is_sampled_can_be_changed(controller: Path) -> None:
+    settings = replace(QUICK, policy=str(controller))
+    own, _ = make_policy(settings, 1)
+    cold, _ = make_policy(replace(settings, temperature=0.0, sample_steps=2), 1)
+    objective = cold.config.objective  # type: ignore[attr-defined]
+    assert (objective.temperature, objective.sample_steps) == (0.0, 2)
+    assert own.config.objective.temperature != 0.0  # type: ignore[attr-defined]
+    observation = Observation(STATE, {"head": PICTURE}, {"head": DEPTH}, np.ones((60, 80), bool))
+    chunks = []
+    for _ in range(2):  # without noise the same every time
+        cold.start(observation)
+        chunks.append(cold.chunk(observation))
+    assert np.array_equal(*chunks)
+
+
 def tiny_rows() -> list[Row]:
     return [Row(f"tiny-{k}", 77 + k, "validation", 1, "single", "pine_table", "evening") for k in range(2)]
 
@@ -358,6 +432,52 @@ def test_the_command_evaluates_and_goes_on(
         replace(command, masks="none").run()
 
 
+@pytest.mark.slow
+def test_real_scenes_give_the_same_on_a_ray_cluster(controller: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    settings, rows = replace(QUICK, policy=str(controller)), tiny_rows()
+    manifest = manifest_of("tiny", "0", rows, settings)
+    here, none = run_rows(ResultFolder(tmp_path / "1", manifest), rows, settings, SerialExecutor(), run_trial)
+    cluster = RayExecutor(cpus=2, timeout_s=500.0)
+    there, missing = run_rows(ResultFolder(tmp_path / "2", manifest), rows, settings, cluster, run_trial)
+    assert not none
+    assert not missing
+    assert [untimed(result) for result in there] == [untimed(result) for result in here]
+    assert all(result.attempts[0].ticks for result in here)
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somebody's meshes, in millimetres, and an MJCF."""
+    import trimesh
+
+    monkeypatch.setenv("DEXLOOP_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    trimesh.creation.box((45, 45, 90)).export(folder / "red_brick.stl")
+    trimesh.creation.cylinder(radius=25, height=100).export(folder / "blue_tin.obj")
+    (folder / "green_toy.xml").write_text(
+        '<mujoco><worldbody><body><freejoint/><geom type="box" size=".025 .025 .04" rgba=".1 .5 .2 1" density="300"/>'
+        "</body></worldbody></mujoco>"
+    )
+    return folder
+
+
+def test_other_peoples_objects_are_evaluated(controller: Path, foreign: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = Evaluate("single", 1, 1, controller, "offline", "tracked", foreign, out, seconds=1.0)
+    command = replace(command, objects_unit="mm", camera_size=SIZE)
+    assert command.run() == 0
+    [path] = (out / "scenes").glob("*.json")
+    found = TrialResult.from_json(json.loads(path.read_text()))
+    assert found.family == "third_party"
+    assert (found.colour, found.noun) in {("red", "brick"), ("blue", "tin"), ("green", "toy")}
+    assert found.attempts[0].ticks == 20  # it was seen, and the hand went out
+    assert found.attempts[0].iou > 0.5
+    with pytest.raises(BadInput, match="fit as unit='mm'"):
+        replace(command, objects_unit="m", out=tmp_path / "metres").run()
+
+
 def test_the_command_refuses_what_cannot_be(controller: Path, tmp_path: Path) -> None:
     command = Evaluate(policy=controller, out=tmp_path)
     for wrong, told in (
@@ -366,6 +486,9 @@ def test_the_command_refuses_what_cannot_be(controller: Path, tmp_path: Path) ->
         ({"objects": tmp_path / "none"}, "expected a folder"),
         ({"suite": "long-horizon", "objects": tmp_path}, "no meaning"),
         ({"workers": 0}, "workers is 0"),
+        ({"suite": "long-horizon", "disturb": True}, "no meaning"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"sample_steps": 0}, "sample_steps is 0"),
     ):
         with pytest.raises(BadInput, match=told):
             replace(command, **wrong).run()  # type: ignore[arg-type]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import BadInput
 from ..command import SHIPPED_POLICY
+from ..planner.vlm_config import VlmConfig
 from .sources import MaskSource
 
 if TYPE_CHECKING:
     from .executor import Failure
+    from .studies import Study
     from .suites import Row, Suite
-    from .values import TrialResult, TrialSettings
+    from .values import Record, TrialSettings
 
 VIDEOS = "videos"
 
@@ -27,17 +29,23 @@ class Evaluate:
     """Try the whole system on a fixed suite of the twin's scenes and say how often it works. An interrupted evaluation
     goes on with the same command and --out."""
 
-    suite: Literal["unseen1287", "single", "long-horizon", "validation"] = "unseen1287"
+    suite: Literal[
+        "unseen1287", "single", "long-horizon", "planner", "masks",
+        "validation", "planner-validation", "masks-validation",
+    ] = "unseen1287"  # fmt: skip
     """unseen1287: 360 unseen objects, 6 unseen backgrounds x 103, 3 unseen lightings x 103; single: one unseen object;
-    long-horizon: clear the table, all of a colour, all of a shape; validation: for choosing, never to be reported."""
+    long-horizon: clear the table, all of a colour, all of a shape; planner: boxes, questions back and what is not
+    there, without a motion; masks: how well the target is followed while the hand goes for it; validation,
+    planner-validation, masks-validation: for choosing, never to be reported."""
     scenes: int | None = None
     """So many of the suite's scenes, every factor in its proportion; the same for the same number. Not given: all."""
     attempts: int = 3
     """Attempts per object."""
     policy: Path = SHIPPED_POLICY
     """Folder of the controller: config.json and model.safetensors. Not given: the one that comes with DexLoop."""
-    planner: Literal["offline", "oracle"] = "offline"
-    """offline: what deployment uses; oracle: the simulator's truth, as an ablation."""
+    planner: Literal["offline", "vlm", "oracle"] = "offline"
+    """offline: what deployment uses; vlm: a vision-language model, see --vlm.*; oracle: the simulator's truth, as an
+    ablation."""
     masks: MaskSource = "tracked"
     """tracked: what deployment uses. As ablations: oracle (the simulator's), none, box (the planner's box, filled),
     noisy, wrong (another object's), lagged (0.5 s late)."""
@@ -57,26 +65,39 @@ class Evaluate:
     """A scene that takes longer is given up (with --workers above 1, or --ray)."""
     videos: bool = False
     """Keep a film of every scene that failed."""
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+    """The endpoint of --planner vlm."""
+    depth: Literal["on", "off"] = "on"
+    """off: as an ablation the policy's own depth pictures are invalid throughout; planner and tracker keep theirs."""
+    temperature: float | None = None
+    """Deviation of the noise that the policy's samples start from. Not given: the policy's own."""
+    sample_steps: int | None = None
+    """Network evaluations for each of the policy's chunks. Not given: the policy's own."""
+    objects_unit: Literal["m", "cm", "mm", "inch"] = "m"
+    """Unit of the mesh files of --objects."""
+    disturb: bool = False
+    """Move the target by 5 to 8 cm while the hand reaches for it the first time."""
 
     def run(self) -> int:
         """Returns the exit code: 0 when every scene has a result, whatever it is."""
         from .executor import make_executor
-        from .results import table_text, write_results
         from .store import ResultFolder, manifest_of, run_rows
+        from .studies import STUDIES
         from .suites import load
-        from .trial import run_trial
 
         suite = load(self.suite)
+        study = STUDIES[suite.kind]
         rows = self._rows(suite)
         folder = self.out or Path("outputs") / f"evaluate_{self.suite}_{datetime.now():%Y%m%d_%H%M%S}"
-        settings = self._settings(folder)
+        settings = self._settings(study, folder)
         manifest = manifest_of(self.suite, suite.digest, rows, settings)
         executor = make_executor(self.workers, self.ray, self.timeout_s)
-        store = ResultFolder(folder, manifest)
-        with _shown(len(rows), self.attempts) as done:
-            results, missing = run_rows(store, rows, settings, executor, run_trial, done)
-        figures = write_results(folder, results, self.attempts, {"settings": manifest}, missing)
-        print(table_text(figures, self.suite))
+        self._check_planner()
+        store = ResultFolder(folder, manifest, study.result)
+        with _shown(len(rows), study, settings) as done:
+            results, missing = run_rows(store, rows, settings, executor, study.run, done)
+        figures = study.write(folder, results, settings, {"settings": manifest}, missing)
+        print(study.text(figures, self.suite))
         print(_closing(folder, figures))
         return 1 if missing else 0
 
@@ -85,29 +106,47 @@ class Evaluate:
             return suite.rows
         return suite.stratified(self.scenes)
 
-    def _settings(self, folder: Path) -> TrialSettings:
+    def _settings(self, study: Study[Any], folder: Path) -> TrialSettings:
         from .values import TrialSettings
 
-        if self.objects is not None:
-            if not self.objects.is_dir():
-                raise BadInput(f"--objects is {self.objects}: expected a folder of MJCF files or meshes.")
-            if self.suite == "long-horizon":
-                raise BadInput("--objects has no meaning for long-horizon, whose prompts name its own objects.")
-        return TrialSettings(
-            str(self.policy.resolve()),
+        if self.objects is not None and not self.objects.is_dir():
+            raise BadInput(f"--objects is {self.objects}: expected a folder of MJCF files or meshes.")
+        if self.suite == "long-horizon":
+            for name, given in (("--objects", self.objects is not None), ("--disturb", self.disturb)):
+                if given:
+                    raise BadInput(f"{name} has no meaning for long-horizon, whose prompts name its own objects.")
+        settings = TrialSettings(
+            str(self.policy.resolve()) if "policy" in study.uses else "",
             self.planner,
             self.masks,
             self.attempts,
             self.seconds,
             self.camera_size,
             str(self.objects.resolve()) if self.objects else "",
+            self.objects_unit,
             str((folder / VIDEOS).resolve()) if self.videos else "",
+            self.vlm if self.planner == "vlm" else None,
+            self.depth,
+            self.temperature,
+            self.sample_steps,
+            self.disturb,
         )
+        study.check(settings)
+        return settings
+
+    def _check_planner(self) -> None:
+        """Raises what is wrong with the endpoint before any scene is tried."""
+        if self.planner == "vlm":
+            from ..planner.vlm import connect
+
+            connect(self.vlm).close()
 
 
 @contextmanager
-def _shown(scenes: int, attempts: int) -> Iterator[Callable[[Row, TrialResult | Failure], None]]:
-    """A bar with the success so far; where there is no terminal, a line every tenth of the way."""
+def _shown[Result: Record](
+    scenes: int, study: Study[Result], settings: TrialSettings
+) -> Iterator[Callable[[Row, Result | Failure], None]]:
+    """A bar with the figures so far; where there is no terminal, a line every tenth of the way."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -127,18 +166,20 @@ def _shown(scenes: int, attempts: int) -> Iterator[Callable[[Row, TrialResult | 
         speed_estimate_period=600,
     )  # fmt: skip
     task = bar.add_task("scenes", total=scenes)
-    won, seen = [0] * (attempts + 1), 0
+    sums: dict[str, tuple[float, int]] = {}
+    seen = 0
 
-    def done(row: Row, result: TrialResult | Failure) -> None:
+    def done(row: Row, result: Result | Failure) -> None:
         nonlocal seen
         if isinstance(result, Failure):
             console.print(f"{row.id}: no result: {result.message}", markup=False, soft_wrap=True)
             bar.advance(task)
             return
         seen += 1
-        for number in range(1, attempts + 1):
-            won[number] += result.success_at(number)
-        told = f"@1 {won[1] / seen:.1%}" + (f", @{attempts} {won[attempts] / seen:.1%}" if attempts > 1 else "")
+        for name, (good, count) in study.tally(result, settings).items():
+            before = sums.get(name, (0.0, 0))
+            sums[name] = before[0] + good, before[1] + count
+        told = ", ".join(f"{name} {good / count:.1%}" for name, (good, count) in sums.items() if count)
         bar.update(task, advance=1, description=told)
         if bar.disable and seen % max(1, scenes // 10) == 0:
             console.print(f"{seen} of {scenes} scenes: {told}", markup=False)
@@ -149,9 +190,9 @@ def _shown(scenes: int, attempts: int) -> Iterator[Callable[[Row, TrialResult | 
 
 def _closing(folder: Path, figures: dict[str, Any]) -> str:
     """What to look at, what to do."""
-    from .results import SUMMARY
+    from .figures import SUMMARY
 
-    line = f"Look at {folder / SUMMARY} and the plots beside it."
+    line = f"Look at {folder / SUMMARY} and what lies beside it."
     if figures["missing"]:
         line = (
             f"{len(figures['missing'])} scenes have no result and are not counted: run the same command with "

@@ -38,6 +38,18 @@ class Truth:
         assert body is not None
         return self.world.segment_of_body[body]
 
+    def alone(self, index: int) -> Mask:
+        """(H, W) where object ``index`` would be seen now if nothing else were there."""
+        model, hidden = self.world.model, 5  # a group that is never drawn
+        others = self.world.segment_of_body[model.geom_bodyid] != index + 1
+        with self.world.scene_lock:
+            kept = model.geom_group.copy()
+            model.geom_group[others] = hidden
+            try:
+                return self.segmentation() == index + 1
+            finally:
+                model.geom_group[:] = kept
+
     def boxes(self) -> dict[int, Box]:
         """The box of every object of which the head camera sees something."""
         picture = self.segmentation()

@@ -1,7 +1,7 @@
 """A folder that an evaluation fills: one file a scene, and a manifest of the settings. Interrupted, it goes on.
 
 manifest.json       what the results depend on; another setting needs another folder
-scenes/<id>.json    one TrialResult each, written beside and renamed: there whole, or not at all
+scenes/<id>.json    one result each, written beside and renamed: there whole, or not at all
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from typing import Any
 from ...hardware.errors import BadInput
 from .executor import Executor, Failure
 from .suites import Row
-from .values import Trial, TrialResult, TrialSettings
+from .values import Record, Trial, TrialResult, TrialSettings
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, SCENES = "manifest.json", "scenes"
-IGNORED = ("policy", "video")  # where things lie; what the policy is says its digest
+IGNORED = ("policy", "videos", "vlm")  # where things lie; what the policy is says its digest
+IGNORED_VLM = ("base_url", "api_key_env", "log")
 
 
-class ResultFolder:
-    """Made for one manifest. Raises BadInput where the folder holds results of another, naming what differs."""
+class ResultFolder[Result: Record]:
+    """Made for one manifest, and results of one ``kind``. Raises BadInput where the folder holds results of another
+    manifest, naming what differs."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        manifest: dict[str, Any],
+        kind: type[Result] = TrialResult,  # type: ignore[assignment]
+    ) -> None:
+        self.path, self.kind = path, kind
         self.manifest = json.loads(json.dumps(manifest))  # as it will be read again
         found = path / MANIFEST
         if found.exists():
@@ -53,31 +60,31 @@ class ResultFolder:
                 "or choose another --out."
             )
 
-    def result(self, row: Row) -> TrialResult | None:
+    def result(self, row: Row) -> Result | None:
         """Of a scene that was done; None where it was not."""
         path = self._path(row)
         if not path.exists():
             return None
         try:
-            return TrialResult.from_json(json.loads(path.read_text()))
+            return self.kind.from_json(json.loads(path.read_text()))
         except (OSError, ValueError) as error:
             raise BadInput(f"{path} is damaged ({error}): delete it, that scene is then tried again.") from error
 
-    def keep(self, row: Row, result: TrialResult) -> None:
+    def keep(self, row: Row, result: Result) -> None:
         write_json(self._path(row), result.to_json())
 
     def _path(self, row: Row) -> Path:
         return self.path / SCENES / f"{row.id}.json"
 
 
-def run_rows(
-    folder: ResultFolder,
+def run_rows[Result: Record](
+    folder: ResultFolder[Result],
     rows: Sequence[Row],
     settings: TrialSettings,
     executor: Executor,
-    function: Callable[[Trial], TrialResult],
-    done: Callable[[Row, TrialResult | Failure], None] = lambda row, result: None,
-) -> tuple[list[TrialResult], dict[str, str]]:
+    function: Callable[[Trial], Result],
+    done: Callable[[Row, Result | Failure], None] = lambda row, result: None,
+) -> tuple[list[Result], dict[str, str]]:
     """Try what is not yet done. Returns the results of all ``rows`` in their order, and by id why some have none.
     ``done`` is told of each as it comes, also of those that were there."""
     results = {row.id: result for row in rows if (result := folder.result(row)) is not None}
@@ -98,9 +105,12 @@ def run_rows(
 
 
 def manifest_of(suite: str, digest: str, rows: Sequence[Row], settings: TrialSettings) -> dict[str, Any]:
-    """What results depend on: suite, scenes, settings, the policy's own bytes, DexLoop's version. Not the workers."""
+    """What results depend on: suite, scenes, settings, the policy's own bytes, the model behind the planner, DexLoop's
+    version. Not the workers, nor where policy and model are."""
     ids = hashlib.sha256("\n".join(row.id for row in rows).encode()).hexdigest()[:16]
     plain = {key: value for key, value in asdict(settings).items() if key not in IGNORED}
+    if settings.vlm is not None:
+        plain["vlm"] = {key: value for key, value in asdict(settings.vlm).items() if key not in IGNORED_VLM}
     try:
         number = version("dexloop")
     except PackageNotFoundError:
@@ -111,7 +121,7 @@ def manifest_of(suite: str, digest: str, rows: Sequence[Row], settings: TrialSet
         "suite_digest": digest,
         "scenes": len(rows),
         "scenes_digest": ids,
-        "policy_digest": digest_of(Path(settings.policy)),
+        "policy_digest": digest_of(Path(settings.policy)) if settings.policy else "",
         "dexloop": number,
     } | plain
 

@@ -4,8 +4,9 @@
 
 ``unseen1287`` has the make-up of the paper's (2502.20900): 360 unseen objects, 103 scenes on each of 6 unseen
 backgrounds, 103 under each of 3 unseen lightings, about six objects a scene. The 103 are the same scenes each time:
-only the factor that is examined changes. Nothing is chosen by it, nothing tuned on it: ``validation`` is for that,
-whose objects, backgrounds and lightings are in neither training nor test.
+only the factor that is examined changes. ``planner`` and ``masks`` ask of planner and tracker alone, on scenes of their
+own. Nothing is chosen by any of these, nothing tuned on it: ``validation``, ``planner-validation`` and
+``masks-validation`` are for that, whose objects, backgrounds and lightings are in neither training nor test.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,14 +32,23 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "suites"
 FORMAT = 1
-SUITES = ("unseen1287", "single", "long-horizon", "validation")
+Kind = Literal["lift", "planner", "masks"]
+"""What is done with a suite's scenes: objects are lifted, the planner is asked, the tracker is watched."""
+SUITES: dict[str, Kind] = {
+    "unseen1287": "lift", "single": "lift", "long-horizon": "lift", "validation": "lift", "planner": "planner",
+    "planner-validation": "planner", "masks": "masks", "masks-validation": "masks",
+}  # fmt: skip
 
 # One background and one lighting that are plain: what is examined is then the only thing that is out of the ordinary.
 PLAIN_BACKGROUND, PLAIN_LIGHTING = "walnut_table", "white"
 UNSEEN_LIGHTINGS = ("dim", "disco", "side")
-_OBJECT_SEED, _AROUND_SEED, _SINGLE_SEED, _VALIDATION_SEED, _LONG_SEED = (
-    128_700_000, 128_710_000, 128_720_000, 128_730_000, 128_740_000,
+PLAIN_VALIDATION = "pine_table", "strip_light"
+CARDS = "cards"
+"""The factor of scenes with printed cards between the objects."""
+_OBJECT_SEED, _AROUND_SEED, _SINGLE_SEED, _VALIDATION_SEED, _LONG_SEED, _PLANNER_SEED, _MASKS_SEED = (
+    128_700_000, 128_710_000, 128_720_000, 128_730_000, 128_740_000, 128_750_000, 128_760_000,
 )  # fmt: skip
+_VALIDATION_OFFSET = 5000  # of planner's and masks' own blocks
 LONG_SCENES = 24
 
 
@@ -50,7 +60,7 @@ class Row:
     seed: int
     split: str
     objects: int
-    factor: str  # what is examined: object, background, lighting, or a kind of task
+    factor: str  # what is examined: object, background, lighting, a kind of task, or cards among the objects
     background: str
     lighting: str
     prompt: str = ""  # "" = the scene's own instruction
@@ -90,6 +100,10 @@ class Suite:
         for rows, share in zip(members, _apportion([len(rows) for rows in members], count), strict=True):
             chosen |= _drawn(rows, share)
         return tuple(row for row in self.rows if row.id in chosen)
+
+    @property
+    def kind(self) -> Kind:
+        return SUITES[self.name]
 
     @property
     def digest(self) -> str:
@@ -186,11 +200,39 @@ def single() -> Iterator[Row]:
 def validation() -> Iterator[Row]:
     """For choosing: as unseen1287, from the validation split alone."""
     backgrounds, lightings = sorted(BACKGROUNDS["validation"]), sorted(LIGHTINGS["validation"])
-    plain = "pine_table", "strip_light"
     for k in range(120):
         seed = _VALIDATION_SEED + k
-        yield Row(f"object-{k:03d}", seed, "validation", _count(seed), "object", *plain)
-    yield from _around("validation", _VALIDATION_SEED + 1000, 40, backgrounds, lightings, plain)
+        yield Row(f"object-{k:03d}", seed, "validation", _count(seed), "object", *PLAIN_VALIDATION)
+    yield from _around("validation", _VALIDATION_SEED + 1000, 40, backgrounds, lightings, PLAIN_VALIDATION)
+
+
+def _everywhere(split: str, seed0: int, factors: Sequence[str]) -> Iterator[Row]:
+    """One new scene for each of ``factors`` on every background under every lighting."""
+    seed = seed0
+    for background in sorted(BACKGROUNDS[split]):
+        for lighting in sorted(LIGHTINGS[split]):
+            for number, factor in enumerate(factors):
+                name = f"{background}-{lighting}-{number:02d}"
+                yield Row(name, seed, split, _count(seed), factor, background, lighting)
+                seed += 1
+
+
+def planner() -> Iterator[Row]:
+    """Five scenes on each of 6 backgrounds under each of 4 lightings; printed cards lie in one of five."""
+    yield from _everywhere("test", _PLANNER_SEED, ("object",) * 4 + (CARDS,))
+
+
+def planner_validation() -> Iterator[Row]:
+    yield from _everywhere("validation", _PLANNER_SEED + _VALIDATION_OFFSET, (("object",) * 4 + (CARDS,)) * 2)
+
+
+def masks() -> Iterator[Row]:
+    """Two scenes on each of 6 backgrounds under each of 4 lightings."""
+    yield from _everywhere("test", _MASKS_SEED, ("object",) * 2)
+
+
+def masks_validation() -> Iterator[Row]:
+    yield from _everywhere("validation", _MASKS_SEED + _VALIDATION_OFFSET, ("object",) * 6)
 
 
 def long_horizon() -> Iterator[Row]:
@@ -262,6 +304,7 @@ TASKS: dict[str, Callable[[Sequence[PlacedObject]], Task | None]] = {
 }  # fmt: skip
 MAKERS: dict[str, Callable[[], Iterator[Row]]] = {
     "unseen1287": unseen1287, "single": single, "long-horizon": long_horizon, "validation": validation,
+    "planner": planner, "planner-validation": planner_validation, "masks": masks, "masks-validation": masks_validation,
 }  # fmt: skip
 
 
@@ -272,7 +315,7 @@ def _text(suite: Suite) -> str:
     return f'{head[:-1]}, "rows": [\n{rows}\n]}}\n'
 
 
-def write(folder: Path = FOLDER, names: Sequence[str] = SUITES) -> list[Path]:
+def write(folder: Path = FOLDER, names: Iterable[str] = SUITES) -> list[Path]:
     """Make the suites anew, from their definitions alone. ``long-horizon`` settles some hundred scenes on the way."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +25,18 @@ from ..chunks import ChunkPolicy, FollowConfig
 from ..eyes import Eyes, Sight
 from ..masks.base import MaskTracker
 from ..masks.tracker import RigidTracker
-from ..planner.base import Planner
 from ..report import Video
 from ..rig import twin_rig
 from ..session import Session, SessionConfig, SessionResult
-from .oracle import OracleMasks, OraclePlanner, Truth
+from .disturbance import Disturbance
+from .makers import WithoutDepth, make_library, make_planner, make_policy, still_there
+from .oracle import OracleMasks, Truth
 from .scored import ScoredPlanner
 from .sources import LAG_S, FilledBox, Lagged, Noisy, NoMask
 from .values import AttemptScore, Timing, Trial, TrialResult, TrialSettings
 
 RAISED_M, LIFTED_M = 0.03, 0.10
+EMPTY_BOX, BROKEN = "nothing in the box", "stopped by an error"
 
 
 def run_trial(trial: Trial) -> TrialResult:
@@ -43,7 +44,7 @@ def run_trial(trial: Trial) -> TrialResult:
     import torch
 
     torch.set_num_threads(1)
-    policy, rate_hz = _policy(trial.settings.policy, trial.row.seed)
+    policy, rate_hz = make_policy(trial.settings, trial.row.seed)
     return try_scene(trial, policy, rate_hz)
 
 
@@ -51,20 +52,26 @@ def try_scene(trial: Trial, policy: ChunkPolicy, rate_hz: float) -> TrialResult:
     """The same with any policy, whose commands are at ``rate_hz``."""
     begun = time.perf_counter()
     settings, row = trial.settings, trial.row
-    scene = row.scene(_library(settings.objects) if settings.objects else None)
+    scene = row.scene(make_library(settings, row.split))
+    policy = policy if settings.depth == "on" else WithoutDepth(policy)
     wanted = row.wanted or (scene.target,)
     several = bool(row.wanted)
     with contextlib.ExitStack() as stack:
         rig, world = stack.enter_context(twin_rig(scene, settings.camera_size, rate_hz, real_time=False))
         truth = Truth(world, scene)
         lifts = Lifts(world, truth.count)
-        planner = ScoredPlanner(_planner(settings, truth, wanted), truth, wanted, lifts.begin)
-        film = _Film(settings.video, row.id, rate_hz)
+        planner = ScoredPlanner(make_planner(settings, truth, wanted), truth, wanted, lifts.begin)
+        disturbance = Disturbance(world, scene, row.seed) if settings.disturb else None
+        if disturbance is not None:
+            world.robot.subscribe(disturbance)
+        film = _Film(settings.videos, row.id, rate_hz)
         stack.callback(film.close)
 
         def watch(sight: Sight) -> None:
             lifts.touch(planner.aimed)
             film.add(sight)
+            if disturbance is not None:
+                disturbance.watch(sight)
 
         eyes = Eyes(rig.robot, rig.cameras, _masks(settings, truth, row.seed, rate_hz))
         config = AttemptConfig(settings.seconds, follow=FollowConfig(background=False))
@@ -73,9 +80,12 @@ def try_scene(trial: Trial, policy: ChunkPolicy, rate_hz: float) -> TrialResult:
         limits = SessionConfig(settings.attempts, objects=2 * len(wanted) if several else 1)
         result = Session(rig.robot, eyes, planner, attempt, rate_hz, limits).run(row.prompt or scene.instruction)
         lifts.close()
+        if result.end is None:
+            still_there(settings)
         score = _score(trial, scene, wanted, truth, planner, lifts, result)
         film.keep = score.at_attempt == 0
-        return replace(score, timing=_timing(result, time.perf_counter() - begun))
+        moved_m = round(disturbance.moved_m, 4) if disturbance is not None else 0.0
+        return replace(score, timing=_timing(result, time.perf_counter() - begun), disturbed_m=moved_m)
 
 
 class Lifts:
@@ -140,31 +150,29 @@ def _score(
 ) -> TrialResult:
     row, target = trial.row, scene.target_object.object
     several = bool(row.wanted)
-    endings = [event.attempt for event in result.events if event.attempt is not None]
-    attempts = _attempts(planner, lifts.attempts[1:], endings, wanted)
+    attempts = _attempts(planner, lifts.attempts[1:], result, wanted)
     done = {score.aimed: score.number for score in reversed(attempts) if score.success}
     lifted = sum(index in done for index in wanted)
     wrong = len(lifts.lifted - set(wanted))
     at = max(done[index] for index in wanted) if lifted == len(wanted) and not (several and wrong) else 0
     at = at if at <= trial.settings.attempts else 0
-    error = next((event.text for event in result.events if event.kind == "error"), "")
     end = result.end.name.lower() if result.end is not None else "error"
     return TrialResult(
         row.id, row.seed, row.factor, row.background, row.lighting, len(scene.objects),
         "" if several else target.family, "" if several else target.noun, "" if several else target.colour,
         result.prompt, len(wanted), at, lifted, sum(truth.in_bin(index) for index in wanted), wrong, end,
-        "" if at else _reason(end, attempts, wanted, wrong if several else 0), error or planner.said,
+        "" if at else _reason(end, attempts, wanted, wrong if several else 0), result.reason or planner.said,
         result.events[-1].at_s if result.events else 0.0, tuple(attempts), planner.score,
     )  # fmt: skip
 
 
 def _attempts(
-    planner: ScoredPlanner, seen: list[_Seen], endings: list[AttemptResult], wanted: tuple[int, ...]
+    planner: ScoredPlanner, seen: list[_Seen], session: SessionResult, wanted: tuple[int, ...]
 ) -> list[AttemptScore]:
-    """One score for each box that was asked for; ``endings`` are of those that had one, in their order."""
-    scores, ended = [], iter(endings)
-    for aim, saw in zip(planner.aims, seen, strict=True):
-        result = next(ended, None) if aim.found else None
+    """One score for each box that was asked for, also where the session does not call it an attempt of its own (the
+    target was lost on the way and is looked for anew): the hand went out, by the paper's rule it counts."""
+    scores = []
+    for aim, saw, result in zip(planner.aims, seen, _endings(session), strict=True):
         success = aim.index >= 0 and aim.index in saw.lifted
         reason = "" if success and aim.index in wanted else _missed(aim.index, aim.found, saw, result, wanted)
         scores.append(
@@ -174,7 +182,20 @@ def _attempts(
                 result.ticks if result else 0, result.changed if result else 0,
             )
         )  # fmt: skip
+    if session.end is None and scores and scores[-1].reason == EMPTY_BOX:
+        scores[-1] = replace(scores[-1], reason=BROKEN)
     return scores
+
+
+def _endings(result: SessionResult) -> list[AttemptResult | None]:
+    """How it ended for each box that was asked for; None where there was no attempt: no box, or nothing in it."""
+    endings: list[AttemptResult | None] = []
+    for event in result.events:
+        if event.kind == "grounding" and event.look is not None:
+            endings.append(None)
+        elif event.attempt is not None:
+            endings[-1] = event.attempt
+    return endings
 
 
 def _missed(aimed: int, found: bool, saw: _Seen, result: AttemptResult | None, wanted: tuple[int, ...]) -> str:
@@ -184,7 +205,7 @@ def _missed(aimed: int, found: bool, saw: _Seen, result: AttemptResult | None, w
     if aimed not in wanted:
         return "wrong object"
     if result is None:
-        return "stopped by an error"
+        return EMPTY_BOX
     if saw.off_table and saw.highest_m < LIFTED_M:
         return "pushed off the table"
     if not saw.touched:
@@ -197,7 +218,7 @@ def _missed(aimed: int, found: bool, saw: _Seen, result: AttemptResult | None, w
 def _reason(end: str, attempts: list[AttemptScore], wanted: tuple[int, ...], wrong: int) -> str:
     """Why a trial failed: its last attempt's reason, or why there was none."""
     if end == "error":
-        return "stopped by an error"
+        return BROKEN
     if end == "asked":
         return "the planner asked back"
     if wrong:
@@ -223,35 +244,6 @@ def _timing(result: SessionResult, wall_s: float) -> Timing:
 
 
 # -- what is tried -------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=2)
-def _controller(folder: str):  # type: ignore[no-untyped-def]  # torch is not imported before it is needed
-    from ...train.controller.checkpoint import load_controller
-
-    return load_controller(Path(folder))
-
-
-def _policy(folder: str, seed: int) -> tuple[ChunkPolicy, float]:
-    from ...train.controller.policy import ControllerPolicy
-
-    policy = ControllerPolicy(_controller(folder), seed)
-    return policy, policy.config.action.rate_hz
-
-
-@lru_cache(maxsize=1)
-def _library(folder: str):  # type: ignore[no-untyped-def]
-    from ...hardware.twin.third_party import LibraryConfig, ObjectLibrary
-
-    return ObjectLibrary(folder, LibraryConfig(split="test"))
-
-
-def _planner(settings: TrialSettings, truth: Truth, wanted: tuple[int, ...]) -> Planner:
-    if settings.planner == "oracle":
-        return OraclePlanner(truth, wanted)
-    from ..planner.offline import OfflinePlanner
-
-    return OfflinePlanner()
 
 
 def _masks(settings: TrialSettings, truth: Truth, seed: int, rate_hz: float) -> MaskTracker:

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import types
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from ...hardware.errors import BadInput
+from ..planner.vlm_config import VlmConfig
 from .sources import MaskSource, check_source
 from .suites import Row
+
+PlannerName = Literal["offline", "vlm", "oracle"]
 
 
 @dataclass(frozen=True)
 class TrialSettings:
     """Everything that a result depends on, apart from the scene."""
 
-    policy: str  # folder of the controller
-    planner: Literal["offline", "oracle"] = "offline"
+    policy: str  # folder of the controller; "" where none is asked
+    planner: PlannerName = "offline"
     masks: MaskSource = "tracked"
     attempts: int = 3
     seconds: float = 15.0  # longest attempt
     camera_size: tuple[int, int] = (320, 240)
     objects: str = ""  # folder of other people's object models; "" = our own
-    video: str = ""  # folder of the films of failures; "" = none
+    objects_unit: Literal["m", "cm", "mm", "inch"] = "m"  # of their mesh files
+    videos: str = ""  # folder of the films of failures; "" = none
+    vlm: VlmConfig | None = None  # of the planner ``vlm``
+    depth: Literal["on", "off"] = "on"  # off: every depth pixel that the policy is given is invalid
+    temperature: float | None = None  # of the policy's samples; None = its own
+    sample_steps: int | None = None  # of the policy's samples; None = its own
+    disturb: bool = False  # the target is moved while the hand reaches for it
 
     def __post_init__(self) -> None:
         check_source(self.masks)
-        if self.planner not in ("offline", "oracle"):
-            raise BadInput(f"planner is {self.planner!r}: expected offline or oracle.")
+        if self.planner not in get_args(PlannerName):
+            raise BadInput(f"planner is {self.planner!r}: expected one of {', '.join(get_args(PlannerName))}.")
+        if (self.planner == "vlm") != (self.vlm is not None):
+            raise BadInput(
+                f"planner is {self.planner!r}, vlm {self.vlm}: expected an endpoint for vlm, and only for it."
+            )
+        if self.depth not in ("on", "off"):
+            raise BadInput(f"depth is {self.depth!r}: expected on or off.")
+        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise BadInput(f"temperature is {self.temperature}: expected 0 or more.")
+        if self.sample_steps is not None and not 1 <= self.sample_steps <= 1000:
+            raise BadInput(f"sample_steps is {self.sample_steps}: expected 1 to 1000.")
         if not 1 <= self.attempts <= 10:
             raise BadInput(f"attempts is {self.attempts}: expected 1 to 10.")
         if not 1.0 <= self.seconds <= 120.0:
@@ -42,6 +62,23 @@ class Trial:
 
     settings: TrialSettings
     row: Row
+
+
+class Record:
+    """A result as JSON and back. For dataclasses."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Raises BadInput where the fields are not those of this version."""
+        try:
+            return _build(cls, data)
+        except (TypeError, KeyError, ValueError) as error:
+            raise BadInput(
+                f"this is no result of a trial ({error}): another version wrote it; evaluate into a new folder."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +125,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class TrialResult:
+class TrialResult(Record):
     """One scene, tried."""
 
     id: str
@@ -113,23 +150,11 @@ class TrialResult:
     attempts: tuple[AttemptScore, ...] = ()
     planner: PlannerScore = field(default_factory=PlannerScore)
     timing: Timing = field(default_factory=Timing)
+    disturbed_m: float = 0.0  # how far the target was moved during the reach; 0 = it was not
 
     def success_at(self, attempts: int) -> bool:
         """Whether so many attempts (per object) were enough."""
         return 0 < self.at_attempt <= attempts
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TrialResult:
-        """Raises BadInput where the fields are not those of this version."""
-        try:
-            return _build(cls, data)
-        except (TypeError, KeyError, ValueError) as error:
-            raise BadInput(
-                f"this is no result of a trial ({error}): another version wrote it; evaluate into a new folder."
-            ) from error
 
 
 def _build[T](kind: type[T], data: dict[str, Any]) -> T:
