@@ -20,16 +20,9 @@ test:  ## the default tests, under 10 minutes on two cores
 slow:  ## the tests that take minutes
 	uv run pytest -n 2 -m slow
 
-policy:  ## record demonstrations and corrections and train the shipped controller anew, about three hours on two cores
-	uv run python cli.py collect --task lift --episodes 247 --objects 1 --seed 4 --camera-size 320 240 --cameras head --workers 2 --dataset lift-alone
-	OMP_NUM_THREADS=1 uv run python cli.py train controller --dataset lift-alone --name lift-first --steps 6000 --override goal.kind=none encoder.around=0
-	uv run python cli.py collect --task lift --episodes 145 --objects 1..6 --seed 11 --camera-size 320 240 --cameras head --workers 2 --dataset lift-among
-	uv run python cli.py collect --task lift --operator correct --policy runs/lift-first/best --episodes 33 --objects 1..6 --seed 21 --camera-size 320 240 --cameras head --workers 2 --dataset lift-corrected
-	uv run python cli.py collect --task lift --episodes 173 --objects 1..6 --seed 12 --camera-size 320 240 --cameras head --workers 2 --dataset lift-among-more
-	uv run python cli.py collect --task lift --operator correct --policy runs/lift-first/best --episodes 137 --objects 1..6 --seed 22 --camera-size 320 240 --cameras head --workers 2 --dataset lift-corrected-more
-	uv run python cli.py dataset merge --dataset lift --sources lift-alone lift-among lift-corrected lift-among-more lift-corrected-more
-	OMP_NUM_THREADS=1 uv run python cli.py train controller --dataset lift --name lift-before --steps 6000
-	OMP_NUM_THREADS=1 uv run python cli.py train controller --dataset lift --name lift --init runs/lift-before/best --steps 3000 --lr 0.0007
+policy:  ## record demonstrations and train the shipped controller anew, about an hour on two cores
+	uv run python cli.py collect --task lift --episodes 247 --objects 1 --seed 4 --camera-size 320 240 --workers 2 --dataset lift
+	OMP_NUM_THREADS=1 uv run python cli.py train controller --dataset lift --name lift --steps 6000
 	cp runs/lift/best/about.json runs/lift/best/config.json runs/lift/best/model.safetensors deploy/policy/
 
 pins:  ## print the versions of the current environment, for [tool.uv] constraint-dependencies
