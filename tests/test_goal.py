@@ -9,7 +9,7 @@ import pytest
 import torch
 from dexloop.hardware.description import START_ARM_Q
 from dexloop.hardware.errors import BadInput
-from dexloop.tests.test_small import Batch, batch
+from dexloop.tests.test_small import batch
 from dexloop.train.controller.config import PRESETS, GoalConfig, SmallEncoderConfig
 from dexloop.train.controller.draws import Draws
 from dexloop.train.controller.geometry import rotation_to_six, six_to_rotation, world_T_palm
@@ -169,27 +169,3 @@ def test_a_goal_goes_with_the_small_encoder() -> None:
         replace(PRESETS["paper"], goal=GOAL)
     with pytest.raises(BadInput, match="none or grasp"):
         GoalConfig("somewhere")  # type: ignore[arg-type]
-
-
-def test_a_grasp_that_failed_is_followed_by_more_chance(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And a new attempt begins as the first one did."""
-    policy = ControllerPolicy(controller, seed=1)
-    asked: list[float] = []
-    plan = controller.sample
-
-    def sample(batch: Batch, noise: torch.Tensor, committed: object, steps: object, temperature: float) -> torch.Tensor:
-        asked.append(temperature)
-        return plan(batch, noise, committed, steps, temperature)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(controller, "sample", sample)
-    policy.start(observation())
-    policy.chunk(observation())
-    policy.again(observation())
-    policy.chunk(observation())
-    policy.start(observation())
-    policy.chunk(observation())
-    config = controller.config.objective
-    assert asked == [config.temperature, config.again, config.temperature]
-    assert config.again > config.temperature

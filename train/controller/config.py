@@ -31,8 +31,6 @@ class ObjectiveConfig:
     temperature: float = 1.0
     """Deviation of the noise that acting starts from. Less than 1 keeps to what demonstrations do most; learning is not
     touched."""
-    again: float = 0.8
-    """The same after a grasp that failed, where it is more: what is done most was not it."""
     assign_noise: bool = False
     """Pair noise with data over each batch, nearest to nearest, as the published controller. It shortens their distance
     by 2 % only and couples the noise to the condition."""
@@ -42,9 +40,8 @@ class ObjectiveConfig:
             raise BadInput(f"objective is {self.kind!r}: expected ddim or flow.")
         if self.predict not in ("noise", "velocity"):
             raise BadInput(f"objective.predict is {self.predict!r}: expected noise or velocity.")
-        for name in ("temperature", "again"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"objective.{name} is {getattr(self, name)}: expected 0 to 1.")
+        if not 0 <= self.temperature <= 1:
+            raise BadInput(f"objective.temperature is {self.temperature}: expected 0 to 1.")
         if not 1 <= self.sample_steps <= (self.train_steps if self.kind == "ddim" else 1000):
             raise BadInput(f"objective samples in {self.sample_steps} steps: expected 1 to {self.train_steps}.")
 

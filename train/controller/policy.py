@@ -137,17 +137,9 @@ class Controller(nn.Module):
     # -- acting ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(
-        self,
-        batch: Batch,
-        noise: Tensor,
-        committed: Tensor | None = None,
-        steps: int | None = None,
-        temperature: float | None = None,
-    ) -> Tensor:
+    def sample(self, batch: Batch, noise: Tensor, committed: Tensor | None = None, steps: int | None = None) -> Tensor:
         """(B, H, 13) commands from the batch's row on. ``noise`` (B, T, E); ``committed`` (B, d, 13): the first d
         commands of the chunk that the robot will follow anyway, d <= delay_max; they are returned as they came in.
-        ``temperature``: None is the configured one.
         Raises BadInput where more are committed than the controller learnt."""
         delay = 0 if committed is None else committed.shape[1]
         if delay > self.config.action.delay_max:
@@ -161,17 +153,15 @@ class Controller(nn.Module):
             chunk = self.space.encode(committed, prepared)
         observed = self.observe(prepared, chunk, torch.full((len(noise),), delay, device=noise.device))
         steps = steps or self.config.objective.sample_steps
-        network = self.model.at_times(self.objective.times(steps), observed)
-        tokens = self.draw(network, noise, steps, temperature)
+        tokens = self.draw(self.model.at_times(self.objective.times(steps), observed), noise, steps)
         commands = self.space.decode(self.basis.decode(tokens), prepared)
         if committed is not None and delay:
             commands = torch.cat([committed.to(commands), commands[:, delay:]], 1)
         return commands
 
-    def draw(self, network: Network, noise: Tensor, steps: int, temperature: float | None = None) -> Tensor:
+    def draw(self, network: Network, noise: Tensor, steps: int) -> Tensor:
         """Tokens (B, T, E) of a chunk, from ``noise`` (B, T, E) of deviation 1."""
-        scale = self.config.objective.temperature if temperature is None else temperature
-        return self.objective.sample(network, scale * noise, steps)
+        return self.objective.sample(network, self.config.objective.temperature * noise, steps)
 
     def halve(self) -> None:
         """Encoder, keys and values in bfloat16 from now on; action tokens and all that is sampled stay float32
@@ -257,7 +247,6 @@ class ControllerPolicy:
         self._reference: dict[str, NDArray[np.generic]] = {}
         self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
         self._tried: list[Tensor] = []  # goals of this attempt that failed
-        self._temperature = self.config.objective.temperature
         self._shift = torch.zeros(1, 3)  # how far the target has moved since
         self._centres: dict[str, tuple[float, float]] = {}
 
@@ -267,12 +256,10 @@ class ControllerPolicy:
         arrays = follow(self.controller.encoder.reference_views, observation, self._centres)
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
         self._tried, self._shift = [], torch.zeros(1, 3)
-        self._temperature = self.config.objective.temperature
         self._choose(observation)
 
     def again(self, observation: Observation) -> None:
-        """The hand came up empty and is open again: another grasp, if the controller chooses one, and more chance."""
-        self._temperature = max(self._temperature, self.config.objective.again)
+        """The hand came up empty and is open again: choose another grasp, if the controller chooses one."""
         if self._goal is not None:
             self._tried.append(self._goal)
             self._choose(observation)
@@ -300,7 +287,7 @@ class ControllerPolicy:
         batch = self.batch(observation)
         before = torch.zeros(1, 0, COMMAND_DIM) if left is None else torch.as_tensor(np.asarray(left, np.float32))[None]
         before = before.to(self._device)
-        new = self.controller.sample(batch, self.noise(), before[:, :late], steps, self._temperature)
+        new = self.controller.sample(batch, self.noise(), before[:, :late], steps)
         return taken_over(new, before, late, self.config.action.fade)[0].double().cpu().numpy()
 
     def noise(self) -> Tensor:
