@@ -5,10 +5,12 @@
 
 Every scene is one exposure of the head and wrist cameras with the arm at its start pose and depth noise as the real
 camera's; the planner gets what a rig gives. ``boxes``: objects whose box overlaps one of the planner's with IoU above
-0.5. ``grounded``: of the scene's own instruction (it names one object, unmistakably for one who sees it), and of each
-object's "the <colour> object" where no other object has that colour. Right, wrong (a box on another object) and
-abstained (no box). ``all``: of "all <colour> objects", objects chosen rightly, missed and chosen wrongly. Scenes of the
-test split are for the final measurement only.
+0.5. Of what is said, ``instruction`` is the scene's own (it names one object, unmistakably for one who sees it),
+``named`` each object's "take the <colour> <noun>" where no other is like it, ``colour`` each one's "the <colour>
+object" where no other has that colour: right, wrong (a box on another object) and abstained (no box). ``ambiguous`` are
+the same words where two objects have that colour, or that colour and noun: right is to ask; ``absent`` is a colour that
+no object has: right is to say that there is none. ``all``: of "all <colour> objects", objects chosen rightly, missed
+and chosen wrongly. Scenes of the test split are for the final measurement only.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -34,12 +37,15 @@ from dexloop.deploy.planner.grammar import parse
 from dexloop.deploy.planner.offline import OfflinePlanner
 from dexloop.deploy.planner.ranking import Ranking
 from dexloop.hardware.errors import BadInput, DexLoopError
+from dexloop.hardware.twin.instructions import alike, phrase
 from dexloop.hardware.twin.scenes import SceneSpec, sample_scene
+from dexloop.hardware.twin.textures import COLOURS
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 from numpy.typing import NDArray
 from trials import in_order
 
 MIN_VISIBLE_PX = 40
+KINDS = ("instruction", "named", "colour", "ambiguous", "absent")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class OfflinePlannerBenchmark:
     """Scenes are seed0, seed0 + 1, ..."""
     workers: int = 1
     """Processes. The result does not depend on it."""
+    camera_size: tuple[int, int] = (640, 480)
+    """Width and height of the pictures; the closed loop runs at 320 x 240."""
     json: bool = False
     """Print one JSON object as the last line."""
 
@@ -68,9 +76,7 @@ class SceneResult:
     visible: int = 0
     boxed: int = 0
     extra: int = 0  # boxes on no object
-    instruction: str = ""  # right, wrong or abstained
-    said: str = ""
-    colours: dict[str, int] = field(default_factory=dict)
+    said: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind of words, right / wrong / abstained)
     every: dict[str, int] = field(default_factory=dict)
     iou: list[float] = field(default_factory=list)
     ms: float = 0.0
@@ -125,20 +131,37 @@ def score(planner: OfflinePlanner, scene: SceneSpec, look: Look, truth: NDArray[
     result.visible, result.boxed = len(found), sum(v > 0.5 for v in found.values())
     result.extra = sum(max([iou(t.cluster.box, b) for b in boxes.values()] or [0.0]) <= 0.5 for t in things)
     result.notes += [f"{scene.objects[k].object.name}: IoU {v:.2f}" for k, v in found.items() if v <= 0.5]
-    grounding = planner.ground(scene.instruction, look)
-    result.instruction, result.said = verdict(grounding.box, scene.target, boxes), scene.instruction
-    if result.instruction != "right":
-        result.notes.append(f"{scene.instruction!r} {result.instruction}: {grounding.label} {grounding.reason}")
+    for kind, words, index in _words(scene, boxes):
+        answer = planner.ground(words, look)
+        if kind in ("ambiguous", "absent"):
+            asked = "ambiguous" in answer.reason
+            how = "wrong" if answer.box is not None else "right" if asked == (kind == "ambiguous") else "abstained"
+        else:
+            how = verdict(answer.box, index, boxes)
+        result.said[kind, how] += 1
+        if how != "right":
+            result.notes.append(f"{kind}: {words!r} {how}: {answer.label} {answer.reason}")
     names = [placed.object.colour for placed in scene.objects]
-    for k, colour in enumerate(names):
-        if names.count(colour) == 1 and k in boxes:
-            answer = planner.ground(f"the {colour} object", look)
-            how = verdict(answer.box, k, boxes)
-            result.colours[how] = result.colours.get(how, 0) + 1
-            if how != "right":
-                result.notes.append(f"the {colour} object {how}: {answer.label} {answer.reason}")
     result.every = _every(things, set(names), names, boxes)
     return result
+
+
+def _words(scene: SceneSpec, boxes: dict[int, Box]) -> Iterator[tuple[str, str, int]]:
+    """Kind of words, the words, and the object that they mean; -1 none or more than one."""
+    yield "instruction", scene.instruction, scene.target
+    placed = scene.objects
+    for k in boxes:
+        others = [placed[j] for j in range(len(placed)) if j != k]
+        like = [other for other in others if alike(placed[k], other)]
+        words = f"take the {phrase(placed[k].object)}"
+        if not like:
+            yield "named", words, k
+        elif any(other.object.noun == placed[k].object.noun for other in like):
+            yield "ambiguous", words, -1
+        shared = any(other.object.colour == placed[k].object.colour for other in others)
+        yield "ambiguous" if shared else "colour", f"the {placed[k].object.colour} object", -1 if shared else k
+    absent = sorted(set(COLOURS) - {item.object.colour for item in placed})
+    yield "absent", f"the {np.random.default_rng([scene.seed, 78]).choice(absent)} object", -1
 
 
 def _every(things: tuple, colours: set[str], names: list[str], boxes: dict[int, Box]) -> dict[str, int]:
@@ -168,7 +191,7 @@ def run_scene(job: tuple[OfflinePlannerBenchmark, int]) -> SceneResult:
     count = int(np.random.default_rng([seed, 77]).integers(low, high + 1))
     scene = sample_scene(seed, config.split, count)
     if "world" not in _KEPT:
-        _KEPT["world"] = TwinWorld(TwinConfig(camera_size=(640, 480), segmentation=True), scene)
+        _KEPT["world"] = TwinWorld(TwinConfig(camera_size=config.camera_size, segmentation=True), scene)
         _KEPT["planner"] = OfflinePlanner()
     else:
         _KEPT["world"].reset(scene)
@@ -178,24 +201,26 @@ def run_scene(job: tuple[OfflinePlannerBenchmark, int]) -> SceneResult:
 
 def summary(config: OfflinePlannerBenchmark, results: list[SceneResult]) -> dict[str, Any]:
     """The figures, ready for JSON."""
-    asked = Counter(r.instruction for r in results)
-    colours, every = Counter[str](), Counter[str]()
+    said, every = Counter[tuple[str, str]](), Counter[str]()
     for r in results:
-        colours.update(r.colours)
+        said.update(r.said)
         every.update(r.every)
     visible, boxed = sum(r.visible for r in results), sum(r.boxed for r in results)
-    named = sum(colours.values())
     return {
         "config": asdict(config),
         "scenes": len(results),
         "boxes": {"right": boxed, "of": visible, "95": interval(boxed, visible), "extra": sum(r.extra for r in results),
                   "iou_median": float(np.median([v for r in results for v in r.iou]))},
-        "instructions": {**asked, "95": interval(asked["right"], len(results)),
-                         "wrong_95": interval(asked["wrong"], len(results))},
-        "colours": {**colours, "of": named, "95": interval(colours["right"], named)},
+        "words": {kind: _outcomes(said, kind) for kind in KINDS},
         "all": dict(every),
         "see_ms_median": float(np.median([r.ms for r in results])),
     }  # fmt: skip
+
+
+def _outcomes(said: Counter[tuple[str, str]], kind: str) -> dict[str, Any]:
+    counts = {how: said[kind, how] for how in ("right", "wrong", "abstained")}
+    total = sum(counts.values())
+    return {**counts, "of": total, "95": interval(counts["right"], total) if total else (0.0, 1.0)}
 
 
 def show(figures: dict[str, Any], results: list[SceneResult]) -> None:
@@ -205,14 +230,13 @@ def show(figures: dict[str, Any], results: list[SceneResult]) -> None:
         low, high = interval(right, count)
         return f"{right:4d} of {count:4d}   {right / max(count, 1):6.1%}   95 % {low:.1%} .. {high:.1%}"
 
-    boxes, asked, colours = figures["boxes"], figures["instructions"], figures["colours"]
-    n = figures["scenes"]
+    boxes = figures["boxes"]
     print(f"boxes, IoU > 0.5       {share(boxes['right'], boxes['of'])}   median IoU {boxes['iou_median']:.2f}, "
           f"{boxes['extra']} on nothing")  # fmt: skip
-    for how in ("right", "wrong", "abstained"):
-        print(f"instruction {how:10s} {share(asked.get(how, 0), n)}")
-    for how in ("right", "wrong", "abstained"):
-        print(f"colour      {how:10s} {share(colours.get(how, 0), colours['of'])}")
+    for kind, counts in figures["words"].items():
+        if counts["of"]:
+            print(f"{kind:12s} right     {share(counts['right'], counts['of'])}   wrong {counts['wrong']}, "
+                  f"abstained {counts['abstained']}")  # fmt: skip
     print(f"'all <colour> objects' {figures['all']}")
     print(f"one look               {figures['see_ms_median']:.0f} ms median, one thread")
     for result in results:

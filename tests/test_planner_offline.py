@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from dexloop.deploy.planner.base import Grounding, Look
-from dexloop.deploy.planner.grip import GripConfig
+from dexloop.deploy.planner.attributes import COLOURS
+from dexloop.deploy.planner.grip import Grip, GripConfig
 from dexloop.deploy.planner.offline import OfflineConfig, OfflinePlanner
 from dexloop.deploy.planner.ranking import RankingConfig
 from dexloop.hardware.errors import BadInput
@@ -163,6 +164,37 @@ def test_what_failed_is_not_proposed_again(planner: OfflinePlanner, table: Look)
     assert "failed" in both.reason
 
 
+def test_what_failed_is_known_by_its_place_and_not_by_words_that_fit_others_by_now(planner: OfflinePlanner) -> None:
+    """ "On the right" is the other one when the right one has gone; and an attempt pushes things about."""
+    first = look_of([RED_BOX, RED_CAN])
+    failed = planner.propose("all red objects", first, first).instruction
+    assert "right" in failed or "round" in failed
+    pushed = look_of([RED_BOX, (disc(0.43, -0.08, 0.033), 0.10, RED)])
+    other = planner.propose("all red objects", first, pushed, (failed,))
+    assert np.allclose(middle(planner.ground(other.instruction, pushed)), at(planner, pushed, *RED_LEFT), atol=1.0)
+    gone = look_of([RED_BOX])
+    assert planner.propose("all red objects", first, gone, (failed,)).instruction
+
+
+def test_what_was_asked_about_and_failed_leaves_the_other(planner: OfflinePlanner, table: Look) -> None:
+    failed = planner.propose("the red can", table, table).instruction
+    rest = planner.propose("the red object", table, table, (failed,))
+    assert np.allclose(middle(planner.ground(rest.instruction, table)), at(planner, table, *RED_LEFT), atol=1.0)
+
+
+def test_why_nothing_is_proposed_is_one_sentence(planner: OfflinePlanner, table: Look) -> None:
+    failed = planner.propose("the green object", table, table).instruction
+    for prompt, given_up, word in (
+        ("the green object", (failed,), "every attempt at the"),
+        ("the purple cup", (), "nothing purple"),
+        ("all bananas", (), "nothing on the table fits"),
+    ):
+        proposal = planner.propose(prompt, table, table, given_up)
+        assert proposal.nothing_left
+        assert proposal.reason.startswith(word)
+        assert ". " not in proposal.reason
+
+
 def test_blocked_things_come_later(planner: OfflinePlanner) -> None:
     wall = (slab(0.40, -0.205, 0.12, 0.05), 0.08, YELLOW)  # beside the red can, which is the rightmost but this
     look = look_of([wall, RED_CAN, RED_BOX])
@@ -196,11 +228,32 @@ def test_verify_needs_the_object_gone_and_the_hand_full(planner: OfflinePlanner)
     assert "pushed" in moved.reason
 
 
+def test_another_thing_in_the_hand_is_not_what_was_asked_for(
+    planner: OfflinePlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both the blue can and the green bar are gone, and the hand is full."""
+    before, now = look_of(TABLE), look_of([RED_BOX, RED_CAN])
+    for colour, held in (("blue", True), ("green", False), ("white", False)):
+        grip = Grip(True, 2000, {name: float(name == colour) for name in COLOURS}, "2000 depth points")
+        monkeypatch.setattr(planner._grip, "sense", lambda *args, grip=grip: grip)
+        verdict = planner.verify("the blue can", before, now)
+        assert verdict.yes is held, verdict.reason
+        assert held or "looks like the" in verdict.reason or "does not look like it" in verdict.reason
+
+
+def test_the_tracked_target_is_what_the_attempt_was_at(planner: OfflinePlanner, table: Look) -> None:
+    """Words that fit two things, as an earlier answer of the user may leave them: the mask says which."""
+    blue = next(thing for thing in planner.see(table).things if thing.colour == "blue")
+    before = replace(table, target=blue.cluster.mask)
+    assert "still stands" in planner.verify("the red object", before, table).reason
+    assert "more than one" in planner.verify("the red object", table, table).reason
+
+
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(BadInput, match="reach_m"):
-        OfflineConfig(reach_m=(0.5, 0.1))
-    with pytest.raises(BadInput, match="colour"):
-        RankingConfig(colour=2.0)
+    with pytest.raises(BadInput, match="same_m"):
+        OfflineConfig(same_m=0.0)
+    with pytest.raises(BadInput, match="none"):
+        RankingConfig(none=2.0)
     with pytest.raises(BadInput, match="volume_m"):
         GripConfig(volume_m=(1, 0, 0, 1, 0, 1))
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.description import CameraDescription
+from ..table import plane_of
 
 Floats = NDArray[np.float32]
 Bins = NDArray[np.int32]
@@ -14,6 +15,7 @@ Bins = NDArray[np.int32]
 _SHAPE = (16, 32, 32)  # L in steps of 16, a and b in steps of 8, of OpenCV's 0..255
 _EVEN = 0.02  # share of every colour's probability that is spread over as many bins as a scene commonly fills
 _COMMON_BINS = 500
+_FARTHEST_M = 20.0  # what the plane's depth is called beyond the horizon
 
 
 def lab_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -69,23 +71,8 @@ def depth_noise_m(depth_m: Floats | np.float32, camera: CameraDescription) -> Fl
 def fit_plane(depth_m: Floats, chosen: NDArray[np.bool_], camera: CameraDescription) -> Floats | None:
     """Depth (H, W) m of the plane through the chosen pixels, or None where they are too few or hold no plane.
 
-    A plane is linear in 1 / z over the picture. Least squares, then again on what agrees within three deviations.
+    Least squares, then again on what agrees within three deviations of the camera's noise.
     """
-    rows, columns = np.nonzero(chosen & (depth_m > 0))
-    if len(rows) < 30:
-        return None
-    step = max(1, len(rows) // 3000)
-    rows, columns = rows[::step], columns[::step]
-    height, width = depth_m.shape
-    inverse = 1.0 / depth_m[rows, columns].astype(float)
-    terms = np.stack([columns / width, rows / height, np.ones(len(rows))], -1)
     sigma = camera.disparity_noise_px / (camera.depth_focal_px * camera.baseline_m)  # of 1 / z, the same everywhere
-    keep = np.abs(inverse - np.median(inverse)) < 0.3
-    found = np.zeros(3)
-    for limit in (10.0, 5.0, 3.0, 3.0):
-        if keep.sum() < 30:
-            return None
-        found[:] = np.linalg.lstsq(terms[keep], inverse[keep], rcond=None)[0]
-        keep = np.abs(terms @ found - inverse) < limit * sigma
-    at = found[0] * np.arange(width)[None] / width + found[1] * np.arange(height)[:, None] / height + found[2]
-    return (1.0 / np.maximum(at, 0.05)).astype(np.float32)
+    plane = plane_of(depth_m, chosen, sigma)
+    return None if plane is None else np.minimum(plane.picture(*depth_m.shape), np.float32(_FARTHEST_M))

@@ -1,7 +1,8 @@
 """What can be said of an object on the table: its colours, size, shape, place, and how well a word fits it.
 
-All answers are degrees from 0 to 1. Colour is judged in CIE Lab with lightness counted half, since it is also shading;
-a noun by the size and build that such things have, which is weak evidence: a can and a jar look alike from above.
+All answers are degrees from 0 to 1. What colour it is called and what kind of thing it is, two classifiers say that
+were fitted to the twin's training split (``fitted.py``); of names that they do not know, the size that such things
+usually have (``shapes.py``).
 """
 
 from __future__ import annotations
@@ -9,37 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuts import solidity
+from .features import measure, shares
+from .fitted import fitted
 from .segments import Cluster
-from .shapes import NOUN_COLOURS, NOUN_SHAPES
+from .shapes import typical_fit
 from .table import Array
+from .words import COLOURS as COLOUR_WORDS
 
-# Centres of the colour words in Lab, several where a word covers much. Medians of objects under the twin's training
-# lights; they lie where one would look for them in the ISCC-NBS dictionary, a little darker.
-COLOUR_LAB: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "red": ((34.0, 54.0, 40.0), (28.0, 46.0, 33.0), (20.0, 36.0, 25.0), (48.0, 68.0, 48.0)),
-    "orange": ((60.0, 36.0, 62.0), (50.0, 30.0, 55.0), (41.0, 26.0, 47.0)),
-    "yellow": ((76.0, -2.0, 70.0), (64.0, -4.0, 62.0), (54.0, -3.0, 54.0), (41.0, -3.0, 43.0)),
-    "green": ((48.0, -44.0, 38.0), (40.0, -38.0, 32.0), (33.0, -33.0, 27.0), (23.0, -24.0, 19.0)),
-    "blue": ((36.0, 26.0, -60.0), (25.0, 24.0, -52.0), (19.0, 18.0, -42.0), (11.0, 12.0, -28.0)),
-    "turquoise": ((62.0, -32.0, -10.0), (50.0, -25.0, -9.0), (33.0, -18.0, -7.0)),
-    "purple": ((33.0, 42.0, -40.0), (24.0, 37.0, -35.0), (17.0, 27.0, -26.0)),
-    "pink": ((66.0, 40.0, -2.0), (54.0, 34.0, -3.0), (46.0, 28.0, -2.0)),
-    "white": ((86.0, 0.0, 2.0), (75.0, 0.0, 0.0), (63.0, 0.0, 0.0)),
-    "black": ((5.0, 0.0, 0.0), (15.0, 0.0, 0.0)),
-    "grey": ((46.0, 1.0, -2.0), (39.0, 0.0, 0.0), (28.0, 0.0, 0.0)),
-    "brown": ((30.0, 15.0, 25.0), (23.0, 11.0, 19.0), (14.0, 8.0, 13.0), (36.0, 13.0, 25.0)),
-}
-COLOURS = tuple(COLOUR_LAB)
-_CENTRES = np.array([centre for name in COLOURS for centre in COLOUR_LAB[name]], np.float32)
-_OWNER = np.array([k for k, name in enumerate(COLOURS) for _ in COLOUR_LAB[name]])
-_WEIGHT = np.array([0.5, 1.0, 1.0], np.float32)
-_NEUTRAL = ("white", "black", "grey")
-_SOFT = 5.0  # Lab distance over which one colour gives way to another
+COLOURS = tuple(COLOUR_WORDS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +35,8 @@ class Thing:
     fill: float  # footprint area over that of its smallest rectangle: 0.79 a disc, 1 a rectangle
     convexity: float  # of its outline, 0..1
     hollow_m: float  # how far its middle lies below its rim
+    called: dict[str, float]  # how likely each colour is the one that it is called by; adds up to 1
+    kinds: dict[str, float]  # how likely it is of each kind that the classifier knows; adds up to 1
     blocked_m: float = 1.0  # free space to its nearest neighbour
 
     @property
@@ -64,16 +47,11 @@ class Thing:
     @cached_property
     def colour(self) -> str:
         """The one word for it."""
-        return max(self.colours, key=lambda name: self.colour_fit(name))
+        return max(self.called, key=lambda name: self.called[name])
 
-    def colour_fit(self, name: str) -> float:
-        """0..1: how rightly it is called so. Half of a surface is enough, and a strong colour names a thing before the
-        white or black that is printed on it."""
-        fit = min(1.0, self.colours[name] / 0.5)
-        if name in _NEUTRAL:
-            strong = sum(share for other, share in self.colours.items() if other not in _NEUTRAL)
-            fit *= 1.0 - 0.3 * min(1.0, strong / 0.4)
-        return fit
+    def colour_fit(self, name: str, alone: bool = True) -> float:
+        """0..1: how likely it is called so; with ``alone`` False, beside other colours."""
+        return self.called[name] if alone else max(self.called[name], min(1.0, self.colours[name] / 0.3))
 
     @property
     def size_m(self) -> tuple[float, float, float]:
@@ -106,21 +84,10 @@ class Thing:
         return _above(size, 0.011, 0.003) if word == "big" else _below(size, 0.006, 0.002)
 
     def noun_fit(self, noun: str) -> float:
-        """0..1: how well its size, build and colour suit such a thing."""
-        shape = NOUN_SHAPES.get(noun)
-        if shape is None:
-            return 0.5
-        worst = 0.0
-        for value, (low, high) in zip(self.size_m, shape.sides_m, strict=True):
-            worst += max(np.log(low / max(value, 1e-3)), np.log(max(value, 1e-3) / high), 0.0) ** 2
-        fit = float(np.exp(-worst / (2 * 0.18**2)))
-        hollow = _above(self.hollow_m, 0.02, 0.008)
-        fit *= 1.0 - 0.8 * max(hollow - shape.hollow, 0.0) - 0.3 * max(shape.hollow - 0.5 - hollow, 0.0)
-        fit *= _above(self.convexity, shape.convexity - 0.04, 0.03) if self.convexity < shape.convexity else 1.0
-        fit *= _between(self.fill, *shape.fill, 0.06)
-        if noun in NOUN_COLOURS:
-            fit *= 0.08 + 0.92 * min(1.0, sum(self.colours[name] for name in NOUN_COLOURS[noun]) / 0.5)
-        return float(np.clip(fit, 0.0, 1.0))
+        """0..1: how likely it is such a thing."""
+        if noun in self.kinds:
+            return self.kinds[noun]
+        return typical_fit(noun, self.size_m, self.hollow_m, self.convexity, self.fill, self.colours)
 
     @cached_property
     def shape_word(self) -> str:
@@ -130,16 +97,23 @@ class Thing:
         return best if self.shape_fit(best) > 0.7 else ""
 
 
-def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32]) -> tuple[Thing, ...]:
-    """What the pictures say of each cluster. ``lab`` (H, W, 3) of the head picture."""
+def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32], light: float = 0.0) -> tuple[Thing, ...]:
+    """What the pictures say of each cluster. ``lab`` (H, W, 3) of the head picture, ``light`` as in ``Light.level``."""
+    if not clusters:
+        return ()
+    known = fitted()
+    measures = [measure(cluster, lab, light, known.palette) for cluster in clusters]
+    called = known.colours(np.stack([m.of_colour for m in measures]))
+    kinds = known.nouns(np.stack([m.of_kind for m in measures]))
     things = []
-    for cluster in clusters:
-        length, width, fill = _footprint(cluster)
+    for cluster, m, colour, kind in zip(clusters, measures, called, kinds, strict=True):
         gaps = [gap_m(cluster, other) for other in clusters if other is not cluster]
         things.append(
             Thing(
-                cluster, colour_shares(lab[_inner(cluster)]), length, width, cluster.top_m, fill,
-                solidity(cluster.mask), _hollow(cluster), min(gaps, default=1.0),
+                cluster, dict(zip(known.palette.words, m.words.tolist(), strict=True)), m.length_m, m.width_m,
+                cluster.top_m, m.fill, m.convexity, m.hollow_m,
+                dict(zip(known.colours.classes, colour.tolist(), strict=True)),
+                dict(zip(known.nouns.classes, kind.tolist(), strict=True)), min(gaps, default=1.0),
             )
         )  # fmt: skip
     return tuple(things)
@@ -147,72 +121,42 @@ def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32]) -> tuple[T
 
 def colour_shares(lab: NDArray[np.float32]) -> dict[str, float]:
     """Part of the pixels (N, 3) Lab in each colour word; each pixel is shared out softly. Adds up to 1."""
-    if len(lab) == 0:
-        return {name: 1.0 / len(COLOURS) for name in COLOURS}
-    few = lab[:: max(1, len(lab) // 800)]
-    distance = np.linalg.norm((few[:, None] - _CENTRES) * _WEIGHT, axis=-1)  # (n, centres)
-    nearest = np.stack([distance[:, k == _OWNER].min(1) for k in range(len(COLOURS))], -1)
-    weight = np.exp(-(nearest - nearest.min(1, keepdims=True)) / _SOFT)
-    shares = (weight / weight.sum(1, keepdims=True)).mean(0)
-    return {name: float(share) for name, share in zip(COLOURS, shares, strict=True)}
+    palette = fitted().palette
+    return dict(zip(palette.words, palette.by_word(shares(lab, palette.centres)).tolist(), strict=True))
 
 
-def balanced(rgb: NDArray[np.uint8], housing: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) as under white light, judged by the arm's own neutral housing (H, W) where it is in view.
+@dataclass(frozen=True)
+class Light:
+    """The light on the table, judged by the arm's own neutral housing where it is in view."""
 
-    Only the light's tint is taken out, at most by a third per channel: how bright it is, shading tells as well.
-    """
-    seen = rgb[housing]
-    if len(seen) < 800:
-        return rgb
-    bright = seen.astype(np.float32).sum(1)
-    light = np.median(seen[bright >= np.percentile(bright, 50)], axis=0) / 255.0
-    linear = np.maximum(light, 0.02) ** 2.2
-    gain = np.clip(linear.mean() / linear, 0.67, 1.5)
-    curve = (np.arange(256)[:, None] / 255.0) ** 2.2 * gain
-    table = np.clip(255.0 * np.clip(curve, 0.0, 1.0) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
-    return np.stack([table[rgb[..., k], k] for k in range(3)], -1)
+    gain: Array  # (3,) of each linear channel: under it the picture is as under white light
+    level: float  # 0..1, sRGB value of the housing's bright half; 0 where it is not in view
+
+    @classmethod
+    def of(cls, rgb: NDArray[np.uint8], housing: NDArray[np.bool_]) -> Light:
+        """Of a picture (H, W, 3); ``housing`` (H, W) are the robot's pixels.
+
+        Only the light's tint is taken out, at most by a third per channel: how bright it is, shading tells as well.
+        """
+        seen = rgb[housing]
+        if len(seen) < 0.0025 * housing.size:
+            return cls(np.ones(3), 0.0)
+        bright = seen.astype(np.float32).sum(1)
+        half = np.median(seen[bright >= np.percentile(bright, 50)], axis=0) / 255.0
+        linear = np.maximum(half, 0.02) ** 2.2
+        return cls(np.clip(linear.mean() / linear, 0.67, 1.5), float(linear.mean() ** (1 / 2.2)))
+
+    def balanced(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture (H, W, 3) as under white light."""
+        curve = (np.arange(256)[:, None] / 255.0) ** 2.2 * self.gain
+        table = np.clip(255.0 * np.clip(curve, 0.0, 1.0) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
+        return np.stack([table[rgb[..., k], k] for k in range(3)], -1)
 
 
 def gap_m(a: Cluster, b: Cluster) -> float:
     """Free space between two clusters' points on the table, about."""
     one, other = (c.points[:: max(1, len(c.points) // 150), :2] for c in (a, b))
     return float(np.sqrt(((one[:, None] - other) ** 2).sum(-1).min()))
-
-
-def _inner(cluster: Cluster) -> NDArray[np.bool_]:
-    """Its pixels without the outermost, which mix with the table."""
-    inner = cv2.erode(cluster.mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    return inner if inner.sum() >= 30 else cluster.mask
-
-
-def _footprint(cluster: Cluster) -> tuple[float, float, float]:
-    """Length and width (m) of the smallest rectangle around the points from above, and the part of it they fill."""
-    flat = np.ascontiguousarray(_trimmed(cluster.points[:, :2]), np.float32)
-    if len(flat) < 3:
-        return 0.0, 0.0, 0.0
-    (_, (a, b), _) = cv2.minAreaRect(flat)
-    hull = float(cv2.contourArea(cv2.convexHull(flat)))
-    return max(a, b), min(a, b), hull / max(a * b, 1e-9)
-
-
-def _trimmed(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Without the points that have few others near: stereo throws some far out."""
-    cells = np.floor(points / 0.005).astype(int)
-    _, inverse, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    kept = points[count[inverse.ravel()] >= 2]
-    return kept if len(kept) >= 12 else points
-
-
-def _hollow(cluster: Cluster) -> float:
-    """How far (m) the middle of the footprint lies below its rim."""
-    centre = np.median(cluster.points[:, :2], axis=0)
-    distance = np.linalg.norm(cluster.points[:, :2] - centre, axis=1)
-    radius = float(np.percentile(distance, 95))
-    inner = cluster.height_m[distance < 0.4 * radius]
-    if len(inner) < 8:
-        return 0.0
-    return float(max(0.0, cluster.top_m - np.percentile(inner, 30)))
 
 
 def _above(value: float, limit: float, soft: float) -> float:

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import BadInput
+from .fitted import fitted
 from .table import Array, Mask
 
 Floats = NDArray[np.float32]
 Pixel = tuple[int, int]  # x, y
+_APART = 9.0  # Lab distance of two colours between which a border is looked for
 _NEAR_CUT_PX = 9  # strips this wide on both sides of a cut are compared
 
 
@@ -41,8 +43,8 @@ class SegmentConfig:
     """How much nearer to convex (area over hull area) the parts of a cut must be than the whole."""
     max_solidity: float = 0.955
     """A cluster this convex is one object."""
-    min_logit: float = 0.0
-    """Least weight of evidence for a cut (``CUT_WEIGHTS``); higher cuts less."""
+    min_logit: float = 0.5
+    """Least evidence for a cut, logarithm of odds; higher cuts less. Chosen on 112 scenes of the train split."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.grow_m <= self.seed_m <= 0.05:
@@ -55,15 +57,16 @@ class SegmentConfig:
             if not 0.0 < getattr(self, name) < 1.0:
                 raise BadInput(f"SegmentConfig.{name} is {getattr(self, name)}: expected a share between 0 and 1")
 
+    def smallest_px(self, width: int) -> int:
+        """Least area of an object in a picture of so many columns."""
+        return max(12, round(self.min_area_px * (width / 640.0) ** 2))
 
-# What a cut is judged by, and how much each counts: a logistic regression over cuts of the twin's train split, where
-# it is known which part two objects and which cut through one. The last is the constant.
+
+# What a cut is judged by (``fitted.py``): by cuts of the twin's train split, where it is known which part two objects.
 CUT_FEATURES = (
     "neck", "contrast", "rise", "gain", "convexity", "small reach", "large reach", "share", "colour", "length",
-    "thickness", "hues", "one",
-)  # fmt: skip
-CUT_WEIGHTS: tuple[float, ...] = (
-    -4.996, 0.870, 1.543, 2.017, 9.606, 0.337, -0.550, -2.573, -0.203, 1.111, 2.155, 2.234, -11.813,
+    "thickness", "hues", "curved", "small low", "small high", "large low", "large high", "overlap", "border",
+    "small chroma", "large chroma", "lightness", "small solidity", "large solidity",
 )  # fmt: skip
 
 
@@ -73,12 +76,7 @@ class Cut:
 
     first: Mask
     second: Mask
-    features: Array  # (13,) in the order of CUT_FEATURES
-
-    @property
-    def logit(self) -> float:
-        """Above 0: rather two objects than one."""
-        return float(self.features @ np.array(CUT_WEIGHTS))
+    features: Array  # in the order of CUT_FEATURES
 
 
 class Cutter:
@@ -104,15 +102,20 @@ class Cutter:
     def _best(self, mask: Mask, config: SegmentConfig) -> Cut | None:
         if mask.sum() < 2 * self._smallest:
             return None
-        best = max(self.cuts(mask, config), key=lambda cut: cut.logit, default=None)
-        return best if best is not None and best.logit > config.min_logit else None
+        cuts = list(self.cuts(mask, config))
+        if not cuts:
+            return None
+        logits = fitted().cuts.logits(np.stack([cut.features for cut in cuts]))
+        lead = logits[:, 1] - logits[:, 0]  # above 0: rather two objects than one
+        best = int(np.argmax(lead))
+        return cuts[best] if lead[best] > config.min_logit else None
 
     def cuts(self, mask: Mask, config: SegmentConfig) -> Iterator[Cut]:
         """All cuts of the mask that are worth a thought."""
         area, before = float(mask.sum()), solidity(mask)
         lines = self._lines(mask) if before <= config.max_solidity else []
         straight = ((sides, p, q) for p, q in lines if (sides := _sides(mask, p, q)) is not None)
-        for sides, p, q in itertools.chain(straight, self._by_hue(mask)):
+        for sides, p, q in itertools.chain(straight, self._by_colour(mask)):
             small, large = sorted(sides, key=lambda side: int(side.sum()))
             share = float(small.sum()) / area
             if small.sum() < self._smallest or share < config.min_part:
@@ -123,24 +126,12 @@ class Cutter:
                 continue
             yield Cut(small, large, self._features(small, large, p, q, before, after, share, curved))
 
-    def _by_hue(self, mask: Mask) -> Iterator[tuple[tuple[Mask, Mask], Pixel, Pixel]]:
-        """The cut along the border of two strong hues, with the ends of that border: for what shows no dent."""
-        a, b = self._lab[..., 1][mask], self._lab[..., 2][mask]
-        strong = np.hypot(a, b) > 14.0
-        if strong.sum() < 0.5 * len(a):
-            return
-        pixels = np.stack([a, b], -1)
-        # Two means, begun at the hue that the most pixels have and the one farthest from it.
-        first = np.median(pixels[strong], axis=0)
-        second = pixels[strong][np.argmax(np.linalg.norm(pixels[strong] - first, axis=1))]
-        for _ in range(6):
-            nearer = np.linalg.norm(pixels - second, axis=1) < np.linalg.norm(pixels - first, axis=1)
-            if not nearer.any() or nearer.all():
-                return
-            first, second = pixels[~nearer].mean(0), pixels[nearer].mean(0)
-        for flag in (nearer, ~nearer):
+    def _by_colour(self, mask: Mask) -> Iterator[tuple[tuple[Mask, Mask], Pixel, Pixel]]:
+        """Cuts along the borders of colours, with the ends of each border: for what shows no dent."""
+        pixels = self._lab[mask] * np.array([0.5, 1.0, 1.0], np.float32)  # lightness is also shading
+        for label in _groups(pixels):
             blob = np.zeros(mask.shape, np.uint8)
-            blob[mask] = flag
+            blob[mask] = label
             blob = cv2.morphologyEx(blob, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) & mask.astype(np.uint8)
             blob = cv2.morphologyEx(blob, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             count, labels, stats, _ = cv2.connectedComponentsWithStats(blob, connectivity=4)
@@ -197,6 +188,9 @@ class Cutter:
             contrast = apart
         long_m, _ = self._size(small | large)
         _, thick_m = self._size(small)
+        (low_small, high_small), (low_large, high_large) = (self._heights(part) for part in (small, large))
+        border = cv2.dilate(small.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & large
+        chromas = [float(np.hypot(*colour[1:])) for colour in colours]
         return np.array(
             [
                 min(length / max(min(width_small, width_large), 1.0), 2.0),
@@ -211,9 +205,45 @@ class Cutter:
                 min(long_m / 0.1, 4.0),
                 min(thick_m / 0.03, 3.0),
                 _hues_apart(*colours),
-                1.0,
+                float(curved),
+                low_small,
+                high_small,
+                low_large,
+                high_large,
+                self._overlap(small, large),
+                min(float(border.sum()) / float(np.sqrt(small.sum())), 4.0),
+                min(chromas[0] / 20.0, 3.0),
+                min(chromas[1] / 20.0, 3.0),
+                abs(float(colours[0][0] - colours[1][0])) / 10.0,
+                solidity(small),
+                solidity(large),
             ]
         )
+
+    def _heights(self, part: Mask) -> tuple[float, float]:
+        """Lowest and highest of a part over the table, in 5 cm: a lid does not come down to the table."""
+        height = self._height[part & self._valid]
+        if len(height) < 6:
+            return 0.0, 0.0
+        low, high = np.percentile(height, [5, 95])
+        return float(low) / 0.05, float(high) / 0.05
+
+    def _overlap(self, small: Mask, large: Mask) -> float:
+        """Part of the smaller footprint's hull that lies in the larger's, seen from above: two things stand beside each
+        other, a lid and its jar on each other."""
+        hulls = []
+        for part in (small, large):
+            xy = self._points[part & self._valid][:, :2]
+            if len(xy) < 6:
+                return 0.0
+            low, high = np.percentile(xy, [3, 97], axis=0)
+            inside = xy[((xy >= low) & (xy <= high)).all(1)]
+            if len(inside) < 6:
+                return 0.0
+            hulls.append(cv2.convexHull(np.ascontiguousarray(inside, np.float32) * 100.0))
+        least = min(float(cv2.contourArea(hull)) for hull in hulls)
+        common, _ = cv2.intersectConvexConvex(hulls[0], hulls[1])
+        return float(np.clip(common / max(least, 1e-6), 0.0, 1.0))
 
     def _size(self, mask: Mask) -> tuple[float, float]:
         """Length and width on the table, m."""
@@ -238,6 +268,25 @@ class Cutter:
             heights.append(float(np.median(self._height[known])))
         delta = (colours[0] - colours[1]) * np.array([0.5, 1.0, 1.0])  # lightness is also shading
         return float(np.linalg.norm(delta)), abs(heights[0] - heights[1])
+
+
+def _groups(pixels: Floats) -> Iterator[NDArray[np.bool_]]:
+    """Which of the pixels (N, 3) are of one colour, and which are not: of two means and of three, begun at the median
+    and at what is farthest from all that came before."""
+    centres = np.median(pixels, axis=0)[None]
+    for count in (2, 3):
+        gaps = np.linalg.norm(pixels[:, None] - centres, axis=-1).min(1)
+        far = pixels[gaps >= np.percentile(gaps, 97)]  # one pixel may be noise
+        centres = np.concatenate([centres, np.median(far, axis=0)[None]])
+        nearest = np.zeros(len(pixels), int)
+        for _ in range(5):
+            nearest = np.linalg.norm(pixels[:, None] - centres, axis=-1).argmin(1)
+            centres = np.stack([pixels[nearest == k].mean(0) if (nearest == k).any() else centres[k]
+                                for k in range(count)])  # fmt: skip
+        for k in range(count):
+            mine = nearest == k
+            if 0.05 < mine.mean() < 0.95 and np.linalg.norm(centres[k] - pixels[~mine].mean(0)) > _APART:
+                yield mine
 
 
 def _beside(part: Mask, p: Pixel, q: Pixel, length: float) -> tuple[float, float]:

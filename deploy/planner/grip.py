@@ -1,21 +1,26 @@
-"""Whether the hand holds something: from its openings, from depth beside the palm, and from the tracked target.
+"""Whether the hand holds something, and of what colours: from its openings, and from what head and wrist camera see
+between its fingers.
 
-Palm frame (``docs/conventions.md``): x distal, y to the index side, the palm faces -z.
+Palm frame (``docs/conventions.md``): x distal, y to the index side, the palm faces -z. The tracked target counts for
+nothing here by itself: a tracker that moves its target with the palm sees it in an empty hand as well.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.description import RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.geometry import apply, inverse
+from .attributes import Light, colour_shares
 from .base import Look
+from .segments import to_lab
 from .table import Array, Table, TableFinder, unproject
+
+_STRIDE = 3  # of the wrist camera's pixels every third is looked at
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,6 @@ class GripConfig:
     """Fingers whose openings are all below this closed on air (1 = straight, 0 = bent as far as they go)."""
     open: float = 0.85
     """Fingers whose openings are all above this hold nothing."""
-    raised_m: float = 0.04
-    """A target that rose by this much was lifted."""
     volume_m: tuple[float, float, float, float, float, float] = (0.03, 0.18, -0.05, 0.06, -0.12, -0.032)
     """x0, x1, y0, y1, z0, z1 in the palm frame: where a held object is."""
     skin_m: float = 0.009
@@ -44,6 +47,8 @@ class GripConfig:
         x0, x1, y0, y1, z0, z1 = self.volume_m
         if not (x0 < x1 and y0 < y1 and z0 < z1):
             raise BadInput(f"GripConfig.volume_m is {self.volume_m}: expected x0 < x1, y0 < y1, z0 < z1")
+        if self.min_points < 1:
+            raise BadInput(f"GripConfig.min_points is {self.min_points}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,18 @@ class Grip:
     """What speaks for an object in the hand."""
 
     something: bool
-    points: int  # seen between palm and fingers by head and wrist camera, pixels
-    target_raised_m: float | None  # height of the tracked target's lowest points over the table; None without one
+    points: int  # seen between palm and fingers by head and wrist camera, as in pictures of 640 x 480
+    colours: dict[str, float]  # parts of these points in each colour word, as ``Thing.colours``
     reason: str
+
+
+@dataclass(frozen=True)
+class WristView:
+    """What the wrist camera sees, every third pixel."""
+
+    points: Array  # (N, 3) m, world
+    height_m: Array  # (N,) above the table's plane
+    rgb: NDArray[np.uint8]  # (N, 3)
 
 
 class GripSense:
@@ -71,60 +85,49 @@ class GripSense:
         middle = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2]])
         return apply(self._finder.collision.world_T_palm(look.state[:7]), middle)[0]
 
-    def sense(self, look: Look, table: Table) -> Grip:
-        """``table``: of the same look."""
+    def sense(self, look: Look, table: Table, light: Light, wrist: WristView) -> Grip:
+        """``table``, ``light`` and ``wrist`` of the same look."""
         config = self.config
         fingers = np.asarray(look.state[8:12], float)  # index to little
-        raised = self._target_height(look, table)
-        # Counted as in pictures of 640 x 480; the wrist camera sees nearly all of it.
-        points = round(self._count(look, table) * 640.0 * 480.0 / max(look.wrist_depth_m.size, 1))
+        points, colours = self._between(look, table, light, wrist)
         if fingers.min() > config.open:
-            return Grip(False, points, raised, f"the fingers are open ({fingers.min():.2f} and wider)")
+            return Grip(False, points, colours, f"the fingers are open ({fingers.min():.2f} and wider)")
         if fingers.max() < config.closed:
-            return Grip(False, points, raised, f"the fingers closed on air (at most {fingers.max():.2f} open)")
+            return Grip(False, points, colours, f"the fingers closed on air (at most {fingers.max():.2f} open)")
         if points >= config.min_points:
-            return Grip(True, points, raised, f"{points} depth points lie between palm and fingers")
-        if raised is not None and raised > config.raised_m:
-            return Grip(True, points, raised, "the tracked target is in the air")
-        return Grip(False, points, raised, f"nothing is seen between palm and fingers ({points} depth points)")
+            return Grip(True, points, colours, f"{points} depth points lie between palm and fingers")
+        return Grip(False, points, colours, f"nothing is seen between palm and fingers ({points} depth points)")
 
-    def _count(self, look: Look, table: Table) -> int:
-        height = table.plane.height(table.points.astype(np.float64))
-        head = table.points[table.valid & (height > self.config.above_m)].astype(np.float64)
-        return self._inside(look, head) + self._inside(look, self._wrist_points(look, table))
-
-    def _wrist_points(self, look: Look, table: Table) -> Array:
-        """(N, 3) m, world: what the wrist camera sees above the table, every third pixel."""
+    def wrist_view(self, look: Look, table: Table) -> WristView:
+        """Empty where the rig has no wrist camera or it measures nothing."""
         depth = look.wrist_depth_m
-        if self._wrist is None or depth.size == 0 or not (depth > 0).any():
-            return np.zeros((0, 3))
-        few = np.ascontiguousarray(depth[::3, ::3])
+        if self._wrist is None or depth.size == 0 or not (depth > 0).any() or look.wrist.shape[:2] != depth.shape:
+            return WristView(np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3), np.uint8))
+        few = np.ascontiguousarray(depth[::_STRIDE, ::_STRIDE])
         intrinsics = self._wrist.intrinsics.scaled(depth.shape[1], depth.shape[0]).scaled(few.shape[1], few.shape[0])
         points = unproject(few, intrinsics)[few > 0].astype(np.float64)
         mount = self._rig.arms[0]
         world_T_flange = mount.world_T_base @ self._finder.collision.arm.fk(look.state[:7])
         points = apply(world_T_flange @ self._wrist.parent_T_camera, points)
-        return points[table.plane.height(points) > self.config.above_m]
+        return WristView(points, table.plane.height(points), look.wrist[::_STRIDE, ::_STRIDE][few > 0])
 
-    def _inside(self, look: Look, points: Array) -> int:
-        """How many of (N, 3) m, world, lie in the volume and not on the hand."""
-        if not len(points):
-            return 0
+    def _between(self, look: Look, table: Table, light: Light, wrist: WristView) -> tuple[int, dict[str, float]]:
+        """Depth points between palm and fingers that are not the hand's own, as in pictures of 640 x 480, and what
+        colours they have."""
+        above = table.valid & (table.height_m > self.config.above_m)
+        head = self._inside(look, table.points[above].astype(np.float64))
+        raised = wrist.height_m > self.config.above_m
+        near = self._inside(look, wrist.points[raised])
+        rgb = np.concatenate([look.head[above][head], wrist.rgb[raised][near]])
+        count = head.sum() / look.head_depth_m.size + near.sum() / max(look.wrist_depth_m.size, 1)
+        return round(float(count) * 640.0 * 480.0), colour_shares(to_lab(light.balanced(rgb)))
+
+    def _inside(self, look: Look, points: Array) -> NDArray[np.bool_]:
+        """(N,): which of (N, 3) m, world, lie in the volume and not on the hand."""
         x0, x1, y0, y1, z0, z1 = self.config.volume_m
         local = apply(inverse(self._finder.collision.world_T_palm(look.state[:7])), points)
-        inside = ((local > (x0, y0, z0)) & (local < (x1, y1, z1))).all(1)
-        chosen = points[inside]
-        if not len(chosen):
-            return 0
-        near = self._finder.near_robot(look.state, chosen, self.config.skin_m, self.config.skin_m)
-        return int((~near).sum())
-
-    def _target_height(self, look: Look, table: Table) -> float | None:
-        """Height (m) of the lower part of what is seen of the tracked target, None where there is none."""
-        if look.target is None:
-            return None
-        inner = cv2.erode(look.target.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-        seen: NDArray[np.bool_] = (inner if inner.sum() > 30 else look.target) & table.valid
-        if seen.sum() < 20:
-            return None
-        return float(np.percentile(table.height_m[seen], 10))
+        out = np.asarray(((local > (x0, y0, z0)) & (local < (x1, y1, z1))).all(1))
+        chosen = np.flatnonzero(out)
+        skin = self.config.skin_m
+        out[chosen[self._finder.near_robot(look.state, points[chosen], skin, skin)]] = False
+        return out

@@ -9,18 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...hardware.description import RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.rig import DEXGRASPVLA_RIG
-from .attributes import Thing, balanced, describe
+from . import saying
+from .attributes import Light, Thing, describe
 from .base import Grounding, Look, Proposal, Verdict
 from .cuts import SegmentConfig
 from .grammar import Query, parse
-from .grip import GripConfig, GripSense
+from .grip import Grip, GripConfig, GripSense, WristView
 from .ranking import Answer, Ranking, RankingConfig
+from .reach import Reach, ReachConfig
 from .segments import Cluster, clusters, to_lab
 from .table import Array, Table, TableConfig, TableFinder
+
+_WRIST_POINTS = 60  # of the wrist camera's over a place, so that it tells something of it
+_REMEMBERED = 64  # instructions whose things are kept
 
 
 @dataclass(frozen=True)
@@ -31,25 +37,29 @@ class OfflineConfig:
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     grip: GripConfig = field(default_factory=GripConfig)
-    reach_m: tuple[float, float] = (0.30, 0.78)
-    """Nearest and farthest that the arm takes things well, from its shoulder."""
-    clear_m: float = 0.03
-    """Free space around an object that the fingers need."""
+    reach: ReachConfig = field(default_factory=ReachConfig)
     gone_share: float = 0.6
     """An object is gone when this part of where it stood is now bare, as far as it can be seen."""
+    like_share: float = 0.15
+    """What is in the hand has at least this much of the object's colours."""
+    other_share: float = 0.2
+    """It is another object that is gone when it has so much more of that one's colours."""
     floats_m: float = 0.2
     """What begins higher than this over the table does not stand on it."""
     same_m: float = 0.04
     """An object within this distance of where one stood is that one."""
+    strayed_m: float = 0.25
+    """So far from where it was named an object like it may be the one that attempts failed at."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.reach_m[0] < self.reach_m[1]:
-            raise BadInput(f"OfflineConfig.reach_m is {self.reach_m}: expected 0 < nearest < farthest, m")
-        if not 0.0 < self.gone_share <= 1.0 or self.clear_m < 0.0 or self.same_m <= 0.0:
-            raise BadInput(
-                f"OfflineConfig.gone_share is {self.gone_share}, clear_m {self.clear_m}, same_m {self.same_m}: "
-                "expected a share in (0, 1], 0 or more, and more than 0"
-            )
+        if not 0.0 < self.gone_share <= 1.0:
+            raise BadInput(f"OfflineConfig.gone_share is {self.gone_share}: expected a share in (0, 1]")
+        for name in ("like_share", "other_share"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected a share in [0, 1)")
+        for name in ("floats_m", "same_m", "strayed_m"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected more than 0 and at most 1 m")
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Scene:
 
     look: Look
     table: Table
+    light: Light
     things: tuple[Thing, ...]
     held: tuple[Thing, ...]  # raised off the table beside the palm
 
@@ -71,7 +82,9 @@ class OfflinePlanner:
         self.rig, self.config = rig, config or OfflineConfig()
         self._finder = TableFinder(rig, self.config.table)
         self._grip = GripSense(rig, self._finder, self.config.grip)
+        self._reach = Reach(rig, self.config.reach)
         self._seen: list[tuple[Look, Scene]] = []
+        self._named: dict[str, Thing] = {}  # what each instruction meant when it was last given
 
     # -- the four requests --------------------------------------------------------------------------------------
 
@@ -81,17 +94,30 @@ class OfflinePlanner:
         scene = self.see(now)
         ranking = Ranking(scene.things, self.config.ranking)
         answer = ranking.answer(query)
+        given_up = self._given_up(scene, failed)
         if answer.rivals:
-            return Proposal(question=self._question(scene.things, answer))
-        given_up = self._given_up(ranking, failed)
-        left = [k for k in answer.chosen if k not in given_up]
-        if not query.every and answer.chosen and not self._still_to_do(query, first, scene, answer):
-            return Proposal(nothing_left=True, reason="what was asked for is no longer where it stood")
+            left = [k for k in answer.rivals if k not in given_up]
+            if len(left) > 1:
+                return Proposal(question=saying.question(scene.things, answer))
+        else:
+            left = [k for k in answer.chosen if k not in given_up]
+            if not query.every and answer.chosen and not self._still_to_do(query, first, scene):
+                return Proposal(nothing_left=True, reason="what was asked for is no longer where it stood")
         if not left:
-            reason = answer.reason or "every attempt at what is left failed"
-            return Proposal(nothing_left=True, reason=reason)
-        best = max(left, key=lambda k: self._worth(scene.things[k]))
-        return Proposal(instruction=self._say(ranking, best, query), reason=self._why(scene.things[best], len(left)))
+            return Proposal(nothing_left=True, reason=self._why_nothing(scene, answer, given_up))
+        best, why = self._order(scene.things, left)
+        instruction = saying.instruction(ranking, best, query)
+        self._remember(instruction, scene.things[best])
+        return Proposal(instruction=instruction, reason=why)
+
+    @staticmethod
+    def _why_nothing(scene: Scene, answer: Answer, given_up: set[int]) -> str:
+        """One sentence."""
+        tried = [k for k in answer.chosen + answer.rivals if k in given_up]
+        if not tried:
+            return answer.reason
+        names = " and ".join(f"the {saying.name(scene.things[k])}" for k in tried)
+        return f"every attempt at {names} failed, and nothing else that was asked for is left"
 
     def ground(self, instruction: str, now: Look) -> Grounding:
         """See ``Planner``. No box where nothing fits, and none where two things fit alike (the reason says which)."""
@@ -99,37 +125,51 @@ class OfflinePlanner:
         things = self.see(now).things
         answer = Ranking(things, self.config.ranking).answer(replace(query, every=False, excluded=None))
         if answer.rivals:
-            return Grounding(None, reason="ambiguous: " + self._question(things, answer))
+            return Grounding(None, reason="ambiguous: " + saying.question(things, answer))
         if not answer.chosen:
             return Grounding(None, reason=answer.reason)
         thing = things[answer.chosen[0]]
-        return Grounding(thing.cluster.box, _name(thing), round(answer.confidence, 3), answer.reason)
+        self._remember(instruction, thing)
+        return Grounding(thing.cluster.box, saying.name(thing), round(answer.confidence, 3), answer.reason)
 
     def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
-        """See ``Planner``. Held = gone from where it stood, and something is in the hand."""
-        query = parse(instruction)
-        old = self.see(before)
-        answer = Ranking(old.things, self.config.ranking).answer(replace(query, every=False, excluded=None))
-        if not answer.chosen:
-            which = "more than one thing" if answer.rivals else "nothing"
-            return Verdict(False, f"{which} on the table before the attempt fits {instruction!r}: {answer.reason}")
-        thing, scene = old.things[answer.chosen[0]], self.see(now)
-        grip = self._grip.sense(now, scene.table)
-        bare = self.bare_share(thing, scene)
-        raised = grip.target_raised_m
-        if raised is not None and raised > self.config.grip.raised_m and grip.something:
-            return Verdict(True, f"the target rose by {raised * 100:.0f} cm and {grip.reason}")
+        """See ``Planner``. Held = gone from where it stood, nowhere else on the table, something is in the hand, and
+        that looks like it and not like another thing that is gone."""
+        thing, fault = self._target(instruction, before)
+        if thing is None:
+            return Verdict(False, fault)
+        old, scene = self.see(before), self.see(now)
+        wrist = self._grip.wrist_view(now, scene.table)
+        bare = self.bare_share(thing, scene, wrist)
         if bare is not None and bare < self.config.gone_share:
             return Verdict(False, f"it still stands where it stood ({bare:.0%} of the place is bare)")
         moved = self._found_again(thing, old, scene)
         if moved is not None:
             x, y, _ = moved.centroid_m
             return Verdict(False, f"it was pushed to x {x:.2f}, y {y:.2f} m, not lifted")
+        grip = self._grip.sense(now, scene.table, scene.light, wrist)
         if not grip.something:
             return Verdict(False, f"it is gone from where it stood, but {grip.reason}")
-        if bare is None and grip.points < self.config.grip.min_points:
-            return Verdict(False, "the robot hides the place where it stood, and nothing is seen in the hand")
+        other = self._held_instead(grip, thing, old, scene, wrist)
+        if other:
+            return Verdict(False, other)
+        if bare is None and grip.points < 2 * self.config.grip.min_points:
+            return Verdict(False, "the robot hides the place where it stood, and little is seen in the hand")
         return Verdict(True, f"it is gone from where it stood and {grip.reason}")
+
+    def _held_instead(self, grip: Grip, thing: Thing, old: Scene, scene: Scene, wrist: WristView) -> str:
+        """What speaks for another thing in the hand than ``thing``, "" for nothing."""
+        fit = _shared(grip.colours, thing.colours)
+        for other in old.things:
+            better = _shared(grip.colours, other.colours) - fit
+            if other is thing or better < self.config.other_share:
+                continue
+            bare = self.bare_share(other, scene, wrist)
+            if bare is None or bare >= self.config.gone_share:
+                return f"what is in the hand looks like the {saying.name(other)}"
+        if fit < self.config.like_share:
+            return f"what is in the hand does not look like it (only {fit:.0%} of its colours)"
+        return ""
 
     def complete(self, prompt: str, first: Look, now: Look) -> Verdict:
         """See ``Planner``. Done when nothing that was asked for is left on the table or hangs over it."""
@@ -141,7 +181,7 @@ class OfflinePlanner:
         if query.every:
             left = answer.chosen or answer.rivals
             return Verdict(not left, f"{len(left)} left on the table" if left else answer.reason or "none is left")
-        if (answer.chosen or answer.rivals) and self._still_to_do(query, first, scene, answer):
+        if (answer.chosen or answer.rivals) and self._still_to_do(query, first, scene):
             return Verdict(False, "it stands on the table")
         return Verdict(True, answer.reason or "it is gone from where it stood")
 
@@ -153,29 +193,35 @@ class OfflinePlanner:
             if seen is look:
                 return scene
         table = self._finder.find(look)
-        picture = balanced(look.head, table.robot)
-        found = clusters(table, picture, self.config.segments)
+        light = Light.of(look.head, table.robot)
+        lab = to_lab(light.balanced(look.head))
+        found = clusters(table, lab, self.config.segments)
         hand = self._grip.centre(look)
         # What floats without a hand beside it is a bracket of the rig that reaches over the table.
         found = tuple(c for c in found if _lowest_m(c) < self.config.floats_m or self._hangs(c, hand))
-        things = describe(found, to_lab(picture))
+        things = describe(found, lab, light.level)
         held = tuple(thing for thing in things if self._hangs(thing.cluster, hand))
-        scene = Scene(look, table, tuple(thing for thing in things if not any(thing is other for other in held)), held)
+        standing = tuple(thing for thing in things if not self._hangs(thing.cluster, hand))
+        scene = Scene(look, table, light, standing, held)
         self._seen = [(look, scene), *self._seen[:3]]
         return scene
 
-    def bare_share(self, thing: Thing, scene: Scene) -> float | None:
-        """Part of where ``thing`` stood that is now at the table's height; None where too little of it is in view."""
+    def bare_share(self, thing: Thing, scene: Scene, wrist: WristView | None = None) -> float | None:
+        """Part of where ``thing`` stood that is now at the table's height, as head and ``wrist`` camera see it: the
+        lesser of the two. None where both see too little of it."""
         mask = thing.cluster.mask
         if mask.shape != scene.table.valid.shape:
             raise BadInput(f"looks of {mask.shape} and {scene.table.valid.shape} pixels: expected one camera's")
+        seen = [scene.table.height_m[mask & scene.table.on_table & scene.table.valid].astype(np.float64)]
+        least = [max(20.0, 0.15 * mask.sum())]
+        if wrist is not None:
+            seen.append(wrist.height_m[_over(wrist.points, thing)])
+            least.append(_WRIST_POINTS)
+        limit = max(0.35 * thing.height_m, 1.5 * self.config.segments.grow_m)
         # What rises above the old top is the robot or what it holds, in the way.
-        height = scene.table.height_m[mask & scene.table.on_table & scene.table.valid]
-        height = height[height < thing.height_m + 0.03]
-        if len(height) < max(20, 0.15 * mask.sum()):
-            return None
-        bare = height < max(0.35 * thing.height_m, 1.5 * self.config.segments.grow_m)
-        return float(bare.mean())
+        low = [height[height < thing.height_m + 0.03] for height in seen]
+        shares = [float((height < limit).mean()) for height, few in zip(low, least, strict=True) if len(height) >= few]
+        return min(shares, default=None)
 
     def _hangs(self, cluster: Cluster, hand: Array) -> bool:
         return _lowest_m(cluster) > 0.05 and float(np.linalg.norm(cluster.points.mean(0) - hand)) < 0.14
@@ -192,7 +238,25 @@ class OfflinePlanner:
 
     # -- choosing -----------------------------------------------------------------------------------------------
 
-    def _still_to_do(self, query: Query, first: Look, scene: Scene, answer: Answer) -> bool:
+    def _target(self, instruction: str, before: Look) -> tuple[Thing | None, str]:
+        """What the attempt was at: the thing under the tracked mask, else what the instruction means; or why none."""
+        scene = self.see(before)
+        if before.target is not None:
+            shared = [float((thing.cluster.mask & before.target).sum()) for thing in scene.things]
+            if shared and max(shared) > 0.3 * float(before.target.sum()):
+                return scene.things[int(np.argmax(shared))], ""
+        answer = self._meaning(scene, instruction)
+        if answer.chosen:
+            return scene.things[answer.chosen[0]], ""
+        which = "more than one thing" if answer.rivals else "nothing"
+        return None, f"{which} on the table before the attempt fits {instruction!r}"
+
+    def _meaning(self, scene: Scene, instruction: str) -> Answer:
+        """What an instruction for one thing means."""
+        query = parse(instruction)
+        return Ranking(scene.things, self.config.ranking).answer(replace(query, every=False, excluded=None))
+
+    def _still_to_do(self, query: Query, first: Look, scene: Scene) -> bool:
         """Whether the one thing that was asked for at the start still stands there, or moved without being taken."""
         if first is scene.look:
             return True
@@ -206,87 +270,60 @@ class OfflinePlanner:
             return True
         return self._found_again(thing, start, scene) is not None
 
-    def _given_up(self, ranking: Ranking, failed: tuple[str, ...]) -> set[int]:
+    def _given_up(self, scene: Scene, failed: tuple[str, ...]) -> set[int]:
+        """Indices of things that every attempt failed at: where they were when they were named, or near it, since
+        attempts push things about; of an instruction that this planner never saw, what it means now."""
         out: set[int] = set()
         for instruction in failed:
-            answer = ranking.answer(replace(parse(instruction), every=False, excluded=None))
-            out |= set(answer.chosen)
+            thing = self._named.get(instruction)
+            if thing is None:
+                out |= set(self._meaning(scene, instruction).chosen)
+                continue
+            away = {
+                k: float(np.linalg.norm(other.centroid_m[:2] - thing.centroid_m[:2]))
+                for k, other in enumerate(scene.things) if k not in out and _alike(thing, other)
+            }  # fmt: skip
+            nearest = min(away, key=lambda k: away[k], default=None)
+            if nearest is not None and away[nearest] < self.config.strayed_m:
+                out.add(nearest)
         return out
 
-    def _worth(self, thing: Thing) -> tuple[bool, bool, float]:
-        """Reachable before not, free before blocked, then right, centre, left (DexGraspVLA's own preference)."""
-        mount = self.rig.arms[0]
-        origin = mount.world_T_base @ np.array([0.0, 0.0, mount.arm.links[0].origin_m[2], 1.0])
-        distance = float(np.linalg.norm(thing.centroid_m - origin[:3]))
-        near, far = self.config.reach_m
-        return near <= distance <= far, thing.blocked_m >= self.config.clear_m, -round(float(thing.centroid_m[1]), 2)
+    def _order(self, things: tuple[Thing, ...], left: list[int]) -> tuple[int, str]:
+        """The first of ``left``, and why: reachable before not, free before blocked, then right, centre, left
+        (DexGraspVLA's own preference)."""
+        access = {k: self._reach.access(things[k], things) for k in left}
+        best = max(left, key=lambda k: (access[k].reachable, access[k].free, -round(float(things[k].centroid_m[1]), 2)))
+        chosen = access[best]
+        reach = "within reach" if chosen.reachable else "hard to reach"
+        room = "free to grasp" if chosen.free else f"blocked by a neighbour {things[best].blocked_m * 100:.0f} cm away"
+        return best, f"it is {reach} and {room}; {len(left)} to go"
 
-    def _why(self, thing: Thing, count: int) -> str:
-        reachable, free, _ = self._worth(thing)
-        how = "free to grasp" if free else f"a neighbour stands {thing.blocked_m * 100:.0f} cm away"
-        return f"{'within' if reachable else 'at the edge of'} reach, {how}; {count} to go"
-
-    # -- saying -------------------------------------------------------------------------------------------------
-
-    def _say(self, ranking: Ranking, k: int, query: Query) -> str:
-        """The shortest instruction that this planner itself understands as thing ``k`` and nothing else."""
-        for text in self._descriptions(ranking.things[k], query):
-            answer = ranking.answer(parse(text))
-            if answer.chosen == (k,) and answer.confidence >= 0.3:
-                return text
-        x, y, _ = ranking.things[k].centroid_m
-        return f"grasp the {_name(ranking.things[k])} at x {x:.2f} y {y:.2f} m"
-
-    def _descriptions(self, thing: Thing, query: Query) -> list[str]:
-        noun = query.nouns[0] if len(query.nouns) == 1 else "object"
-        colour = "" if noun == thing.colour else thing.colour
-        names = [f"{colour} {noun}".strip()]
-        if thing.shape_word:
-            names.append(f"{thing.shape_word} {colour} {noun}".replace("  ", " "))
-        places = ["", "on the right", "on the left", "in the middle", "nearest to the robot", "farthest from the robot"]
-        sizes = ["biggest", "smallest", "tallest", "shortest"]
-        out = [f"grasp the {name} {place}".strip() for place in places for name in names]
-        return out + [f"grasp the {size} {names[0]}" for size in sizes]
-
-    def _question(self, things: tuple[Thing, ...], answer: Answer) -> str:
-        """Names the rivals and where they are."""
-        rivals = [things[k] for k in answer.rivals]
-        colours = {thing.colour for thing in rivals}
-        what = f"{colours.pop()} objects" if len(colours) == 1 else "objects that fit"
-        where = _whereabouts(rivals)
-        listed = [
-            (f"one {place}" if what != "objects that fit" else f"the {_name(thing)} {place}")
-            for thing, place in zip(rivals, where, strict=True)
-        ]
-        return f"There are {_number(len(rivals))} {what}: {', '.join(listed[:-1])} and {listed[-1]}. Which one?"
+    def _remember(self, instruction: str, thing: Thing) -> None:
+        self._named.pop(instruction, None)
+        self._named[instruction] = thing
+        while len(self._named) > _REMEMBERED:
+            self._named.pop(next(iter(self._named)))
 
 
 def _lowest_m(cluster: Cluster) -> float:
     return float(np.percentile(cluster.height_m, 3))
 
 
-def _name(thing: Thing) -> str:
-    word = thing.shape_word
-    return f"{word} {thing.colour} object".strip() if word else f"{thing.colour} object"
+def _over(points: Array, thing: Thing) -> NDArray[np.bool_]:
+    """(N,): which of (N, 3) m lie above or below a thing's footprint, by squares of 1 cm."""
+    columns = 10_000
+    own, others = (
+        np.floor(xy / 0.01).astype(int) @ (columns, 1) for xy in (thing.cluster.points[:, :2], points[:, :2])
+    )
+    return np.isin(others, own)
 
 
-def _number(count: int) -> str:
-    return {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(count, str(count))
-
-
-def _whereabouts(things: list[Thing]) -> list[str]:
-    """A place for each: along the wider spread of the two axes."""
-    xy = np.array([thing.centroid_m[:2] for thing in things])
-    spread = np.ptp(xy, axis=0)
-    axis = 1 if spread[1] >= 0.7 * spread[0] else 0
-    words = ("on the right", "in the middle", "on the left") if axis else ("in front", "in the middle", "at the back")
-    order = np.argsort(np.argsort(xy[:, axis]))
-    last = len(things) - 1
-    return [words[0] if rank == 0 else words[2] if rank == last else words[1] for rank in order]
+def _shared(a: dict[str, float], b: dict[str, float]) -> float:
+    """0..1: what two things' colours have in common."""
+    return sum(min(a[name], b[name]) for name in a)
 
 
 def _alike(a: Thing, b: Thing) -> bool:
     """Whether two things may be one: of a colour and of a size, as far as another view shows."""
-    shared = sum(min(a.colours[name], b.colours[name]) for name in a.colours)
     ratio = np.array(a.size_m) / np.maximum(b.size_m, 1e-3)
-    return shared > 0.6 and bool((ratio[:2] > 0.6).all() and (ratio[:2] < 1.7).all())
+    return _shared(a.colours, b.colours) > 0.6 and bool((ratio[:2] > 0.6).all() and (ratio[:2] < 1.7).all())

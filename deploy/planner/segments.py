@@ -22,6 +22,7 @@ class Cluster:
     points: NDArray[np.float32]  # (N, 3) m, world
     height_m: NDArray[np.float32]  # (N,) above the plane, in the order of points
     centroid_m: Array  # (3,) middle of its footprint, half of its height
+    pixels: NDArray[np.intp]  # (N,) flat index of each point's pixel
 
     @property
     def area_px(self) -> int:
@@ -33,12 +34,10 @@ class Cluster:
         return float(np.percentile(self.height_m, 97))
 
 
-def clusters(table: Table, rgb: NDArray[np.uint8], config: SegmentConfig | None = None) -> tuple[Cluster, ...]:
-    """What stands on the table, from left to right in the picture. ``rgb`` (H, W, 3) of the same exposure."""
+def clusters(table: Table, lab: NDArray[np.float32], config: SegmentConfig | None = None) -> tuple[Cluster, ...]:
+    """What stands on the table, from left to right in the picture. ``lab`` (H, W, 3) of the same exposure."""
     config = config or SegmentConfig()
-    scale = (rgb.shape[1] / 640.0) ** 2
-    smallest = max(12, round(config.min_area_px * scale))
-    lab = to_lab(rgb)
+    smallest = config.smallest_px(lab.shape[1])
     found = []
     for mask in islands(table, config, smallest):
         for part in _cut_up(mask, table, lab, config, smallest):
@@ -60,11 +59,13 @@ def make_cluster(mask: Mask, table: Table) -> Cluster | None:
     top = float(np.percentile(height, 97))
     centroid[2] = (table.plane.offset_m - table.plane.normal[:2] @ centroid[:2]) / table.plane.normal[2] + top / 2
     box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-    return Cluster(mask, box, points, height, centroid)
+    return Cluster(mask, box, points, height, centroid, np.flatnonzero(known))
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """sRGB (..., 3) uint8 -> CIE L*a*b* (..., 3), L in 0..100."""
+    if not rgb.size:
+        return np.zeros(rgb.shape, np.float32)
     flat = np.ascontiguousarray(rgb).reshape(-1, 1, 3).astype(np.float32) / 255.0
     return np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)).reshape(rgb.shape)
 

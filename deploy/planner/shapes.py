@@ -1,12 +1,14 @@
-"""How big things of a name usually are: weak evidence for a noun, since many things share a size.
+"""How big things of a name usually are, for the names that the classifier of ``fitted.py`` has seen no example of.
 
-The ranges are the middle 84 % of what the depth camera makes of the twin's training objects, and for names that it has
-none of, ordinary household sizes.
+Ordinary household sizes: weak evidence, since many things share a size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 Range = tuple[float, float]
 
@@ -76,3 +78,30 @@ NOUN_COLOURS: dict[str, tuple[str, ...]] = {
     "piece of cheese": ("yellow", "orange", "white"),
     "light bulb": ("white", "yellow", "grey"),
 }
+_SPREAD = 0.18  # standard deviation of the logarithm of a side beyond its range
+_USUAL = 0.5  # a thing that is just as such things are may still be another
+
+
+def typical_fit(
+    noun: str,
+    sides_m: tuple[float, float, float],
+    hollow_m: float,
+    convexity: float,
+    fill: float,
+    colours: Mapping[str, float],
+) -> float:
+    """0..1: how well sides (m, longest first), build and colour suit such a thing; 0.25 for a name without a range."""
+    shape = NOUN_SHAPES.get(noun)
+    if shape is None:
+        return 0.5 * _USUAL
+    beyond = [max(np.log(low / max(side, 1e-3)), np.log(max(side, 1e-3) / high), 0.0)
+              for side, (low, high) in zip(sides_m, shape.sides_m, strict=True)]  # fmt: skip
+    fit = _USUAL * float(np.exp(-np.square(beyond).sum() / (2 * _SPREAD**2)))
+    hollow = hollow_m > 0.02
+    if hollow and shape.hollow < 0.5:
+        fit *= 0.4
+    if convexity < shape.convexity - 0.04 or not shape.fill[0] - 0.06 <= fill <= shape.fill[1] + 0.06:
+        fit *= 0.4
+    if noun in NOUN_COLOURS:
+        fit *= 0.08 + 0.92 * min(1.0, sum(colours[name] for name in NOUN_COLOURS[noun]) / 0.5)
+    return fit

@@ -17,10 +17,12 @@ from ...hardware.description import CameraDescription, RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.geometry import apply
 from ...hardware.values import Intrinsics
+from ..table import SAMPLES, refined, through_three
 from .base import Look, PlannerError
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_WIDE_PX = 480
 
 
 @dataclass(frozen=True)
@@ -115,47 +117,26 @@ def fit_plane(points: Array, config: TableConfig | None = None, seed: int = 0) -
         raise PlannerError(
             f"{len(points)} depth points near the table, expected hundreds: is the head camera covered, or depth off?"
         )
-    rng = np.random.default_rng(seed)
-    few = points[rng.choice(len(points), min(3000, len(points)), replace=False)].astype(np.float64)
-    best, most = None, 0.0
-    corners = few[rng.integers(len(few), size=(config.rounds, 3))]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1)
-    for normal, length, corner in zip(normals, lengths, corners[:, 0], strict=True):
-        if length < 1e-3:  # nearly in line: 10 cm sides give 1e-2
-            continue
-        unit = normal / length * np.sign(normal[2] or 1.0)
-        if unit[2] < np.cos(2 * config.max_tilt_rad):
-            continue
-        distance = np.abs((few - corner) @ unit)
-        # Truncated squares, not a count: among planes with as many inliers the middle one wins (MSAC).
-        score = float(np.maximum(1.0 - (distance / config.inlier_m) ** 2, 0.0).mean())
-        if score > most:
-            best, most = Plane(unit, float(unit @ corner)), score
-    if best is None:
+    drawn = np.random.default_rng(seed).choice(len(points), min(SAMPLES, len(points)), replace=False)
+    few = points[drawn].astype(np.float64)
+    # Nearly level: the height is linear in x and y, and its error is the distance from the plane but for 1 in 1000.
+    terms, tolerance = np.column_stack([few[:, :2], np.ones(len(few))]), np.full(1, config.inlier_m)
+    steepest = float(np.tan(2 * config.max_tilt_rad))
+    start = through_three(terms, few[:, 2], tolerance, config.rounds, seed, steepest)
+    if start is None:
         raise PlannerError("no plane near the calibrated table: is the head camera where the calibration says?")
-    return _refined(best, points, config)
-
-
-def _refined(plane: Plane, points: Array, config: TableConfig) -> Plane:
-    share = 0.0
-    for width in (1.0, 0.7, 0.7):
-        near = np.abs(plane.height(points)) < width * config.inlier_m
-        share = float(near.mean())
-        inliers = points[near].astype(np.float64)
-        if len(inliers) < 100:
-            break
-        middle = inliers.mean(0)
-        normal = np.linalg.eigh(np.cov((inliers - middle).T))[1][:, 0]
-        normal = normal * np.sign(normal[2] or 1.0)
-        plane = Plane(normal, float(normal @ middle))
-    if share < config.min_share or plane.tilt_rad > config.max_tilt_rad:
+    near = np.abs(terms @ start - few[:, 2]) < tolerance
+    fit = refined(terms, few[:, 2], tolerance, near, (0.7, 0.7, 1.0))
+    slope = fit.coefficients[:2] if fit is not None else start[:2]
+    share, tilt = fit.share if fit is not None else 0.0, float(np.arctan(np.hypot(*slope)))
+    if fit is None or share < config.min_share or tilt > config.max_tilt_rad:
         raise PlannerError(
             f"the best plane near the table holds {share:.0%} of the depth points at a tilt of "
-            f"{np.rad2deg(plane.tilt_rad):.1f} deg, expected at least {config.min_share:.0%} and at most "
+            f"{np.rad2deg(tilt):.1f} deg, expected at least {config.min_share:.0%} and at most "
             f"{np.rad2deg(config.max_tilt_rad):.1f} deg: clear the view, or calibrate the head camera"
         )
-    return plane
+    normal = np.array([-slope[0], -slope[1], 1.0]) / np.sqrt(1.0 + slope @ slope)
+    return Plane(normal, float(fit.coefficients[2] * normal[2]))
 
 
 class TableFinder:
@@ -213,12 +194,16 @@ class TableFinder:
         """(N,): which of (N, 3) m, world, lie within the margins of the robot's capsules."""
         start_end, radii, names = self.collision.capsules(np.asarray(state[:7], float), np.asarray(state[7:], float))
         p = np.asarray(points, np.float32)
+        x, y, z = np.ascontiguousarray(p.T)
         hit = np.zeros(len(p), bool)
         for (a, b), radius, name in zip(start_end.astype(np.float32), radii, names, strict=True):
             arm = name == "base" or name.startswith("link")
             reach = np.float32(radius + (arm_margin_m if arm else hand_margin_m))
             low, high = np.minimum(a, b) - reach, np.maximum(a, b) + reach
-            close = np.flatnonzero(~hit & (p >= low).all(1) & (p <= high).all(1))
+            # Axis by axis: most points fall out at the first.
+            close = np.flatnonzero((z >= low[2]) & (z <= high[2]) & ~hit)
+            close = close[(x[close] >= low[0]) & (x[close] <= high[0])]
+            close = close[(y[close] >= low[1]) & (y[close] <= high[1])]
             if len(close):
                 hit[close] = _distance(p[close], a, b) < reach
         return hit
@@ -227,8 +212,10 @@ class TableFinder:
 def smoothed(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
     """(H, W) m with the pixel noise of stereo matching taken out and depth edges kept; 0 stays 0.
 
-    A D435 scatters by 3 mm at the table, pixel by pixel: a pen would drown in it. The median of 5 x 5 leaves 0.8 mm.
+    A D435 scatters by 3 mm at the table, pixel by pixel: a pen would drown in it. The median of 5 x 5 leaves 0.8 mm. In
+    pictures of 320 x 240, where a shaft is two pixels wide, it is 3 x 3: 5 x 5 would wipe it away.
     """
+    side = 5 if depth_m.shape[1] >= _WIDE_PX else 3
     valid = depth_m > 0
     filled = depth_m
     if not valid.all():
@@ -239,7 +226,7 @@ def smoothed(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
         by_label = np.zeros(int(labels.max()) + 1, np.float32)
         by_label[labels[valid]] = depth_m[valid]
         filled = by_label[labels]
-    return np.where(valid, cv2.medianBlur(np.ascontiguousarray(filled, np.float32), 5), np.float32(0.0))
+    return np.where(valid, cv2.medianBlur(np.ascontiguousarray(filled, np.float32), side), np.float32(0.0))
 
 
 def check_look(look: Look) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..table import PlaneDepth, plane_in
 from .base import Box
 from .vlm_config import VlmConfig
 
-_SAMPLES = 3000  # pixels that the table's plane is fitted to
-_TRIALS = 120  # planes through three of them
 _NEAR_PLANE_M = 0.006  # an inlier's distance: depth noise of a D435 at 0.9 m
 _TABLE_SHARE = 0.25  # of the valid pixels must lie on a plane before it is taken for the table
 _NOISES = 2.5  # standard deviations of the table's own depth noise that something must rise above
@@ -72,44 +71,7 @@ def _depth_fault(box: Box, depth_m: NDArray[np.float32], config: VlmConfig) -> s
     return ""
 
 
-@dataclass(frozen=True)
-class PlaneDepth:
-    """A plane as a pinhole camera sees it: 1 / z = a u + b v + c, whatever the intrinsics are."""
-
-    coefficients: NDArray[np.float64]  # (3,) 1/m per pixel, 1/m per pixel, 1/m
-    noise_m: float = 0.0  # standard deviation of the depth of what lies on it
-
-    def __call__(self, u: NDArray[np.integer], v: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Depth in m of the plane at pixels (u, v); infinite where it does not cross the ray."""
-        inverse = u * self.coefficients[0] + v * self.coefficients[1] + self.coefficients[2]
-        return np.where(inverse > 1e-6, 1.0 / np.maximum(inverse, 1e-6), np.inf)
-
-
 def table_depth(depth_m: NDArray[np.float32], seed: int = 0) -> PlaneDepth | None:
     """The plane on which most of the picture lies; None where less than a quarter of it lies on one."""
-    rows, columns = np.nonzero(np.isfinite(depth_m) & (depth_m > 0))
-    if len(rows) < 100:
-        return None
-    rng = np.random.default_rng(seed)
-    some = rng.choice(len(rows), min(_SAMPLES, len(rows)), replace=False)
-    u, v = columns[some].astype(float), rows[some].astype(float)
-    z = depth_m[rows[some], columns[some]].astype(float)
-    points = np.stack([u, v, np.ones_like(u)], -1)  # (n, 3)
-    triples = rng.integers(0, len(z), (_TRIALS, 3))
-    corners = points[triples]  # (trials, 3, 3)
-    sound = np.abs(np.linalg.det(corners)) > 100.0  # twice the triangle's area in pixels: no slivers
-    if not sound.any():
-        return None
-    planes = np.linalg.solve(corners[sound], (1.0 / z[triples[sound]])[..., None])[..., 0]  # (m, 3)
-    inverse = np.maximum(planes @ points.T, 1e-6)
-    votes = (np.abs(1.0 / inverse - z) < _NEAR_PLANE_M).sum(-1)
-    best: NDArray[np.float64] = planes[int(votes.argmax())]
-    noise_m = 0.0
-    for _ in range(2):  # least squares over the inliers, twice: three noisy pixels make a slanted plane
-        near = np.abs(1.0 / np.maximum(points @ best, 1e-6) - z) < _NEAR_PLANE_M
-        if near.mean() < _TABLE_SHARE:
-            return None
-        best = np.linalg.lstsq(points[near], 1.0 / z[near], rcond=None)[0]
-        off = np.abs(1.0 / np.maximum(points[near] @ best, 1e-6) - z[near])
-        noise_m = 1.4826 * float(np.median(off))  # of a normal distribution, whatever else is among the inliers
-    return PlaneDepth(best, noise_m)
+    plane = plane_in(depth_m, _NEAR_PLANE_M, seed=seed)
+    return plane if plane is not None and plane.share >= _TABLE_SHARE else None

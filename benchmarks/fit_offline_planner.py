@@ -1,0 +1,366 @@
+"""Fit the numbers of the offline planner, ``deploy/planner/fitted.json``, to scenes of the twin's training split.
+
+    python benchmarks/fit_offline_planner.py --scenes 600 --cache DIR
+
+Objects of a scene are seen under its own light or, every other scene, under one that is drawn anew: dim to bright, warm
+to cool, with or without a coloured spot. Fitted are the palette of colour words (means of the pixels of objects of a
+colour), what a thing is called by colour and by kind, and whether a cut through a cluster parts two objects. A sixth of
+the scenes is held back: how sure the classifiers may be is set by them, and what they get right there is printed. The
+same arguments give the same file. With ``--cache`` a rendered scene is kept and not drawn again.
+"""
+
+# ruff: noqa: E402  # the environment is set before anything numerical is imported
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):  # before NumPy and MuJoCo: one thread a process
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import numpy as np
+import torch
+import tyro
+from dexloop.deploy.planner import fitted
+from dexloop.deploy.planner.attributes import COLOURS, Light
+from dexloop.deploy.planner.base import Look, PlannerError
+from dexloop.deploy.planner.cuts import CUT_FEATURES, Cut, SegmentConfig
+from dexloop.deploy.planner.features import measure
+from dexloop.deploy.planner.segments import Cluster, cutter_for, islands, make_cluster, to_lab
+from dexloop.deploy.planner.table import Table, TableFinder
+from dexloop.hardware.errors import BadInput, DexLoopError
+from dexloop.hardware.rig import DEXGRASPVLA_RIG
+from dexloop.hardware.twin.scene_spec import SceneSpec
+from dexloop.hardware.twin.scenery import Lamp, Lighting
+from dexloop.hardware.twin.scenes import sample_scene
+from dexloop.hardware.twin.world import TwinConfig, TwinWorld
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+CENTRES = 4  # of each colour word: base colours from shade to light
+SIZES = ((640, 480), (320, 240))
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Fit the offline planner's numbers."""
+
+    scenes: int = 600
+    """How many scenes of the training split."""
+    seed0: int = 812_000
+    """Scenes are seed0, seed0 + 1, ..."""
+    cache: Path | None = None
+    """Folder of rendered scenes; None = keep none."""
+    out: Path = fitted.PATH
+    """The file to write."""
+    epochs: int = 400
+    """Passes of each classifier over its examples."""
+
+    def __post_init__(self) -> None:
+        if self.scenes < 12 or self.epochs < 1:
+            raise BadInput(f"--scenes is {self.scenes}, --epochs {self.epochs}: expected at least 12 and 1")
+
+
+@dataclass
+class Examples:
+    """Features and classes of one classifier, and the scene that each is of."""
+
+    features: list[Array] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    scenes: list[int] = field(default_factory=list)
+
+    def add(self, features: Array, name: str, scene: int) -> None:
+        self.features.append(features)
+        self.classes.append(name)
+        self.scenes.append(scene)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object in one picture, cut out."""
+
+    scene: int
+    colour: str
+    noun: str
+    base_lab: Array  # (3,) of its paint
+    accent_lab: Array
+    cluster: Cluster
+    lab: NDArray[np.float32]  # (h, w, 3) around it
+    light: float
+
+
+# -- scenes ---------------------------------------------------------------------------------------------------------
+
+
+def drawn_light(seed: int) -> Lighting:
+    """A light that no scene of any split has."""
+    rng = np.random.default_rng([seed, 4242])
+    warmth = rng.uniform(-1, 1)
+    tint = np.array((1.0, 0.86, 0.68)) ** warmth if warmth > 0 else np.array((0.82, 0.91, 1.0)) ** -warmth
+    tint = tint * rng.uniform(0.9, 1.1, 3)
+    ambient, main = rng.uniform(0.15, 0.5), rng.uniform(0.2, 0.6)
+    x, y = rng.uniform(-0.5, 0.6), rng.uniform(-0.8, 0.8)
+    lamps = [_lamp((0.4 - 1.2 * x, -1.2 * y, 1.2), (x, y, -1.0), main * tint)]
+    if rng.random() < 0.7:  # what walls throw back
+        lamps.append(_lamp((-0.5, -0.1, 0.6), (0.8, 0.1, -0.45), rng.uniform(0.1, 0.25) * tint))
+    if rng.random() < 0.3:
+        colour, aside = rng.uniform(0.2, 1.0, 3), rng.uniform(-0.6, 0.6)
+        at = (float(rng.uniform(0.0, 0.8)), float(aside), 1.0)
+        lamps.append(_lamp(at, (0.1, -0.7 * aside, -1.0), 0.5 * colour, directional=False))
+    return Lighting("drawn", _triple(ambient * tint), tuple(lamps))
+
+
+def _lamp(at: tuple[float, float, float], to: tuple[float, float, float], rgb: Array, directional: bool = True) -> Lamp:
+    return Lamp(at, to, _triple(rgb), directional, False)
+
+
+def _triple(values: Array) -> tuple[float, float, float]:
+    a, b, c = values.tolist()
+    return a, b, c
+
+
+def scene_of(seed: int) -> SceneSpec:
+    """Four to six objects of the training split."""
+    scene = sample_scene(seed, "train", 4 + seed % 3)
+    return replace(scene, lighting=drawn_light(seed)) if seed % 2 else scene
+
+
+def pictures(config: FitConfig) -> Iterator[tuple[int, SceneSpec, Look, NDArray[np.int32]]]:
+    """Seed, scene, what the rig sees of it, and which pixel is of which object (index + 1)."""
+    worlds: dict[tuple[int, int], TwinWorld] = {}
+    for seed in range(config.seed0, config.seed0 + config.scenes):
+        path = config.cache / f"train-{seed}.npz" if config.cache else None
+        if path is None or not path.exists():
+            drawn = _drawn(seed, worlds)
+            if path is None:
+                kept = drawn
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".tmp.npz")
+                np.savez_compressed(temporary, **drawn)
+                temporary.replace(path)
+                kept = drawn
+        else:
+            with np.load(path) as file:
+                kept = dict(file)
+        depth = kept["depth"].astype(np.float32) / 1000.0
+        blank = np.zeros((24, 32), np.float32)
+        look = Look(0, kept["head"], depth, np.zeros((24, 32, 3), np.uint8), blank, kept["state"])
+        yield seed, SceneSpec.from_json(str(kept["scene"])), look, kept["seg"].astype(np.int32)
+
+
+def _drawn(seed: int, worlds: dict[tuple[int, int], TwinWorld]) -> dict[str, Any]:
+    scene, size = scene_of(seed), SIZES[seed // 2 % 2]
+    if size in worlds:
+        worlds[size].reset(scene)
+    else:
+        worlds[size] = TwinWorld(TwinConfig(camera_size=size, segmentation=True), scene)
+    world = worlds[size]
+    frame, state = world.cameras["head"].latest(), world.robot.state()
+    assert frame.depth_m is not None
+    assert frame.segmentation is not None
+    return {
+        "head": frame.rgb, "depth": np.round(frame.depth_m * 1000).astype(np.uint16),
+        "seg": frame.segmentation.astype(np.int8), "state": np.concatenate([state.arm.q, state.hand.opening]),
+        "scene": np.array(scene.to_json()),
+    }  # fmt: skip
+
+
+# -- examples -------------------------------------------------------------------------------------------------------
+
+
+def cut_examples(seed: int, table: Table, lab: NDArray[np.float32], truth: NDArray[np.int32], out: Examples) -> None:
+    """Every cut of every cluster, right where no object is on both of its sides. A right one is followed further, as
+    the planner does."""
+    settings = SegmentConfig()
+    smallest = settings.smallest_px(lab.shape[1])
+    for island in islands(table, settings, smallest):
+        cutter, window = cutter_for(island, table, lab, smallest)
+        waiting, rounds = [island[window]], 0
+        while waiting and rounds < 12:
+            mask, rounds = waiting.pop(), rounds + 1
+            right = []
+            for cut in cutter.cuts(mask, settings):
+                good = parts_objects(cut, truth[window], smallest)
+                if good is not None:
+                    out.add(cut.features, "two" if good > 0 else "one", seed)
+                    if good > 0:
+                        right.append((good, cut))
+            if right:
+                best = max(right, key=lambda entry: entry[0])[1]
+                waiting += [best.first, best.second]
+
+
+def parts_objects(cut: Cut, truth: NDArray[np.int32], smallest: int) -> float | None:
+    """How purely the cut parts two sets of objects, 0 where it cuts through one or there is only one; None where it is
+    neither clearly right nor wrong."""
+    sides: set[bool] = set()
+    worst = 1.0
+    for index in np.unique(truth[cut.first | cut.second]):
+        if index <= 0:
+            continue
+        first = int((truth[cut.first] == index).sum())
+        second = int((truth[cut.second] == index).sum())
+        if first + second < 0.5 * smallest:
+            continue
+        worst = min(worst, max(first, second) / (first + second))
+        sides.add(first > second)
+    if len(sides) < 2:
+        return 0.0
+    return worst if worst > 0.9 else None if worst > 0.75 else 0.0
+
+
+def seen_objects(
+    seed: int, scene: SceneSpec, table: Table, lab: NDArray[np.float32], light: float, truth: NDArray[np.int32]
+) -> Iterator[Seen]:
+    """The objects of a picture, each as it would be found were its cluster right."""
+    settings = SegmentConfig()
+    smallest = settings.smallest_px(lab.shape[1])
+    with np.errstate(invalid="ignore"):
+        stands_out = table.on_table & (table.height_m > settings.grow_m)
+    for index, placed in enumerate(scene.objects):
+        mask = (truth == index + 1) & (stands_out | ~table.valid)
+        cluster = make_cluster(mask, table) if (mask & stands_out).sum() >= smallest else None
+        if cluster is None:
+            continue
+        x0, y0, x1, y1 = (int(v) for v in cluster.box)
+        rows, columns = np.unravel_index(cluster.pixels, mask.shape)
+        cropped = replace(
+            cluster, mask=mask[y0:y1, x0:x1], box=(0.0, 0.0, float(x1 - x0), float(y1 - y0)),
+            pixels=(rows - y0) * (x1 - x0) + columns - x0,
+        )  # fmt: skip
+        item = placed.object
+        base, accent = (to_lab(np.array([np.round(255 * np.array(c))], np.uint8))[0].astype(float)
+                        for c in (item.rgb, item.accent_rgb))  # fmt: skip
+        yield Seen(seed, item.colour, item.noun, base, accent, cropped, lab[y0:y1, x0:x1].copy(), light)
+
+
+def palette_of(objects: list[Seen], rng: np.random.Generator) -> dict[str, list[list[float]]]:
+    """Means of the pixels of each colour's objects that are nearer to its paint than to what is printed on it."""
+    found: dict[str, list[Array]] = {name: [] for name in COLOURS}
+    weight = np.array([0.25, 1.0, 1.0])
+    for item in objects:
+        pixels = item.lab.reshape(-1, 3)[item.cluster.pixels].astype(float)
+        to_base, to_accent = (np.linalg.norm((pixels - lab) * weight, axis=1)
+                              for lab in (item.base_lab, item.accent_lab))  # fmt: skip
+        chosen = pixels[to_base < 0.8 * to_accent]
+        if len(chosen) >= 20:
+            found[item.colour].append(chosen[rng.integers(len(chosen), size=40)])
+    return {name: _means(np.concatenate(pixels)) for name, pixels in found.items()}
+
+
+def _means(pixels: Array) -> list[list[float]]:
+    """``CENTRES`` means of (N, 3), begun at quantiles of lightness."""
+    centres = np.array([pixels[np.argsort(pixels[:, 0])[int(q * (len(pixels) - 1))]] for q in
+                        (np.arange(CENTRES) + 0.5) / CENTRES])  # fmt: skip
+    for _ in range(30):
+        nearest = np.linalg.norm(pixels[:, None] - centres, axis=-1).argmin(1)
+        centres = np.stack([pixels[nearest == k].mean(0) if (nearest == k).any() else centres[k]
+                            for k in range(CENTRES)])  # fmt: skip
+    return [[round(float(v), 1) for v in centre] for centre in centres]
+
+
+# -- classifiers ----------------------------------------------------------------------------------------------------
+
+
+def classifier(name: str, examples: Examples, hidden: int, noise: float, config: FitConfig) -> dict[str, Any]:
+    """Train one, print what it gets right on the scenes held back, and give it as ``fitted.json`` holds it."""
+    classes = tuple(sorted(set(examples.classes)))
+    x = np.stack(examples.features)
+    y = np.array([classes.index(c) for c in examples.classes])
+    back = np.array(examples.scenes) % 6 == 5
+    mean, scale = x[~back].mean(0), np.maximum(x[~back].std(0), 1e-3)
+    torch.manual_seed(0)
+    inputs = torch.tensor(np.clip((x - mean) / scale, -3, 3), dtype=torch.float32)
+    labels, held = torch.tensor(y), torch.tensor(back)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, len(classes))
+    )
+    optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.1)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+    train = torch.nonzero(~held)[:, 0]
+    for _ in range(config.epochs):
+        for rows in train[torch.randperm(len(train))].split(256):
+            noisy = inputs[rows] + noise * torch.randn_like(inputs[rows])
+            loss = torch.nn.functional.cross_entropy(net(noisy), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        rate.step()
+    with torch.no_grad():
+        logits = net(inputs[held])
+    temperatures = np.geomspace(0.5, 5.0, 40)
+    losses = [float(torch.nn.functional.cross_entropy(logits / t, labels[held])) for t in temperatures]
+    heat = float(temperatures[int(np.argmin(losses))])
+    right = float((logits.argmax(1) == labels[held]).float().mean())
+    print(f"{name:8s} {len(train)} examples, {len(classes)} classes; held back {int(held.sum())}: right {right:.1%}, "
+          f"loss {min(losses):.3f} at a temperature of {heat:.2f}")  # fmt: skip
+    layers = [[p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in (net[0], net[2])]
+    layers[1] = [value / heat for value in layers[1]]
+    return {
+        "classes": list(classes), "mean": _short(mean), "scale": _short(scale),
+        "layers": [{"weights": _short(weights.T), "bias": _short(bias)} for weights, bias in layers],
+    }  # fmt: skip
+
+
+def _short(values: Array) -> list[Any]:
+    """Numbers of four digits, as lists."""
+    return np.vectorize(lambda v: float(f"{v:.4g}"))(values).tolist()
+
+
+def main() -> int:
+    config = tyro.cli(FitConfig, description=__doc__)
+    try:
+        data = fit(config)
+    except DexLoopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    temporary = config.out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data, separators=(",", ":")) + "\n")
+    fitted.load(temporary)
+    temporary.replace(config.out)
+    print(f"wrote {config.out}, {config.out.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def fit(config: FitConfig) -> dict[str, Any]:
+    """What ``fitted.json`` holds."""
+    torch.set_num_threads(1)
+    finder = TableFinder(DEXGRASPVLA_RIG)
+    cuts, objects = Examples(), list[Seen]()
+    for seed, scene, look, truth in pictures(config):
+        try:
+            table = finder.find(look)
+        except PlannerError as error:
+            print(f"scene {seed} is left out: {error}")
+            continue
+        light = Light.of(look.head, table.robot)
+        lab = to_lab(light.balanced(look.head))
+        cut_examples(seed, table, lab, truth, cuts)
+        objects += seen_objects(seed, scene, table, lab, light.level, truth)
+    palette = palette_of(objects, np.random.default_rng(0))
+    colours, nouns = Examples(), Examples()
+    known = fitted.Palette.from_json(palette)
+    for item in objects:
+        measures = measure(item.cluster, item.lab, item.light, known)
+        colours.add(measures.of_colour, item.colour, item.scene)
+        nouns.add(measures.of_kind, item.noun, item.scene)
+    return {
+        "format": fitted.FORMAT,
+        "from": {"script": "benchmarks/fit_offline_planner.py", "split": "train", "scenes": config.scenes,
+                 "seed0": config.seed0, "epochs": config.epochs, "cut_features": list(CUT_FEATURES)},
+        "palette": palette,
+        "colours": classifier("colours", colours, 32, 0.3, config),
+        "nouns": classifier("nouns", nouns, 48, 0.3, config),
+        "cuts": classifier("cuts", cuts, 24, 0.1, config),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
