@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dexloop.deploy.planner.base import Grounding, Look
 from dexloop.deploy.planner.attributes import COLOURS
+from dexloop.deploy.planner.base import Grounding, Look
 from dexloop.deploy.planner.grip import Grip, GripConfig
 from dexloop.deploy.planner.offline import OfflineConfig, OfflinePlanner
 from dexloop.deploy.planner.ranking import RankingConfig
