@@ -65,7 +65,10 @@ class DatasetWriter:
             difference = read_schema(root).difference(schema)
             if difference:
                 raise BadInput(f"{root} has another schema: {difference}. Record to another --dataset.")
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{root} cannot be made ({error.strerror}): give a folder that can be written.") from error
         self._lock = tx.acquire(root)
         try:
             self._load()

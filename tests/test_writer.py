@@ -237,3 +237,8 @@ def test_the_files_are_where_lerobot_looks(tmp_path: Path) -> None:
         assert (tmp_path / "set" / file).exists()
     assert (tmp_path / "set/videos/observation.images.head/chunk-000/file-000.mp4").exists()
     assert rle.area(DatasetReader(tmp_path / "set").episode(0).columns["mask.head"][0]) == 144
+
+
+def test_a_place_where_nothing_can_be_made_is_said() -> None:
+    with pytest.raises(BadInput, match="cannot be made"):
+        DatasetWriter(Path("/proc/nothing/here"), SCHEMA)
