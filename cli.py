@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import tyro
     from dexloop.collect.command import Collect
+    from dexloop.collect.rehearse import Rehearse
     from dexloop.collect.replay import Replay
     from dexloop.datasets.command import Dataset, View
     from dexloop.deploy.command import Deploy
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         "replay": Replay,
         "view": View,
         "dataset": Dataset,
+        "rehearse": Rehearse,
         "train": Train,
         "deploy": Deploy,
         "evaluate": Evaluate,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..hardware.errors import BadInput
-from .expert.grasps import FEW_FAMILIES, GraspConfig
+from .expert.grasps import FAMILIES, FEW_FAMILIES, GraspConfig
 
 if TYPE_CHECKING:
     from ..hardware.twin.scenes import SceneSpec
@@ -43,7 +43,7 @@ class Task:
 
 # The controller learns to lift; deployment carries what it lifted, as in the paper. Demonstrations to learn from are
 # brisk, end in the air, show no mistake on purpose, and do alike what is alike: nothing is drawn that nobody can see.
-LIFT = {
+LIFT: dict[str, Any] = {
     "place": False,
     "pace": (0.8, 0.8),
     "approach_m_s": (0.15, 0.15),
@@ -54,11 +54,19 @@ LIFT = {
     "rehearsals": 8,
     "grasps": GraspConfig(families=FEW_FAMILIES),
 }
+# For a controller that chooses a grasp first: every way from above, so that there is one where others are blocked.
+LIFT_VARIED: dict[str, Any] = LIFT | {
+    "habit": 0.3,
+    "spread": 0.15,
+    "rehearsals": 14,
+    "grasps": GraspConfig(families=FAMILIES[:3]),
+}
 TASKS = {
     task.name: task
     for task in (
         Task("grasp", "pick up the named object and put it in the bin"),
         Task("lift", "pick up the named object and hold it", script=LIFT, clean=True),
+        Task("lift-varied", "pick up the named object and hold it, in any way", script=LIFT_VARIED, clean=True),
     )
 }
 

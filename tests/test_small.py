@@ -10,8 +10,8 @@ from dexloop.hardware.kinematics import ArmKinematics
 from dexloop.train.controller.config import PRESETS, SmallEncoderConfig
 from dexloop.train.controller.draws import Draws
 from dexloop.train.controller.encoders import encoder
-from dexloop.train.controller.geometry import AROUND_M, HeadCamera, world_T_palm
-from dexloop.train.controller.small import NOWHERE, SmallEncoder
+from dexloop.train.controller.geometry import AROUND_M, NOWHERE, HeadCamera, world_T_palm
+from dexloop.train.controller.small import SmallEncoder
 
 Batch = dict[str, torch.Tensor]
 WIDTH = 64

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .attention import Attention
+from .judge import TrainJudge
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Train:
 
     action: (
         Annotated[TrainController, tyro.conf.subcommand("controller")]
+        | Annotated[TrainJudge, tyro.conf.subcommand("judge")]
         | Annotated[Attention, tyro.conf.subcommand("attention")]
     )
 

@@ -120,8 +120,8 @@ def _refuse() -> Any:
 def _same_shape(start: ControllerConfig, wanted: ControllerConfig) -> None:
     """How chunks are drawn and pictures disturbed may change between checkpoint and training; tensors may not."""
     before, after = start.to_json(), wanted.to_json()
-    free = {"encoder": ("noise", "jitter", "dropout"), "objective": tuple(before["objective"])}
-    for part in ("encoder", "network", "action"):
+    free = {"encoder": ("noise", "jitter", "dropout"), "goal": ("samples", "steps", "dropout", "jitter_m")}
+    for part in ("encoder", "network", "action", "goal"):
         for name, value in before[part].items():
             if after[part][name] != value and name not in free.get(part, ()):
                 raise BadInput(

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 TIMESTEP_S = 0.004
+OUT_OF_THE_WAY_M = -20.0  # falling, where nothing is met
 HELD_S = 0.4  # at the top, before it is looked at
 
 
 class Rehearsal:
-    """A private copy of ``world``'s scene, made on first use."""
+    """A private copy of ``world``'s scene, made on first use. ``within_m``: objects that are farther from the target
+    than this are left out, which is quicker; None: all are there."""
 
-    def __init__(self, world: TwinWorld) -> None:
+    def __init__(self, world: TwinWorld, within_m: float | None = None) -> None:
         self._world = world
+        self._within_m = within_m
         self._copy: TwinWorld | None = None
         self._scene: object = None
 
@@ -38,8 +41,12 @@ class Rehearsal:
         """How far (m) the attempt raises object ``target``, with ``noise`` times ``scale`` (13,) on its commands."""
         copy = self._ready()
         copy.set_arm_and_hand(plan.approach[0], plan.grasp.preshape)
-        for index in range(copy.object_count):
-            copy.set_object_pose(index, self._world.object_pose(index))
+        poses = [self._world.object_pose(index) for index in range(copy.object_count)]
+        for index, pose in enumerate(poses):
+            away_m = float(np.linalg.norm((pose - poses[target])[:2, 3]))
+            if self._within_m is not None and away_m > self._within_m:
+                pose[2, 3] = OUT_OF_THE_WAY_M
+            copy.set_object_pose(index, pose)
         clock, robot = copy.clock, copy.robot
         begun_ns = deadline_ns = clock.now_ns()
         posture = Posture(plan.approach[0], plan.grasp.preshape.copy())

@@ -31,6 +31,7 @@ from ..expert.shape import Shape, body_shape
 from .base import OperatorInput
 
 if TYPE_CHECKING:
+    from ...hardware.twin.scene_spec import SceneSpec
     from ...hardware.twin.world import TwinWorld
 
 Array = NDArray[np.float64]
@@ -73,6 +74,38 @@ class ScriptConfig:
                 f"rehearsals {self.rehearsals} >= 0 and rate_hz {self.rate_hz} > 0"
             )
 
+    @property
+    def noise_scale(self) -> Array:
+        """(13,) standard deviations of the noise on commands."""
+        return np.repeat([self.arm_noise_rad, self.hand_noise], [7, 6])
+
+
+def draw_manner(config: ScriptConfig, rng: np.random.Generator) -> Manner:
+    """How briskly an episode is worked."""
+    arm = DEXGRASPVLA_RIG.arms[0].arm
+    limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, JERK_RAD_S3))
+    return Manner(
+        limits.scaled(rng.uniform(*config.pace)),
+        rng.uniform(*config.approach_m_s),
+        rng.uniform(*config.lift_m_s),
+        1.0 / config.rate_hz,
+        config.closing,
+    )
+
+
+def scene_of(world: TwinWorld) -> SceneSpec:
+    """The scene that the twin has. Raises BadInput where it has none."""
+    scene = world.scene
+    if scene is None or callable(scene) or not scene.objects:
+        raise BadInput("script operator: the twin has no scene with objects: reset() it to a sampled scene first")
+    return scene
+
+
+def object_shapes(world: TwinWorld) -> list[Shape]:
+    """The shape of every object of the scene, each in its own frame."""
+    model = world.model
+    return [body_shape(model, model.body(f"object_{i}").id, 300) for i in range(len(scene_of(world).objects))]
+
 
 @dataclass
 class ScriptReport:
@@ -102,7 +135,7 @@ class ScriptOperator:
         self._reach = Reach(self._rig, self._config.reach)
         self._planner = GraspPlanner(self._config.grasps)
         self._rehearsal = Rehearsal(world)
-        self._noise_scale = np.repeat([self._config.arm_noise_rad, self._config.hand_noise], [7, 6])
+        self._noise_scale = self._config.noise_scale
         self.report = ScriptReport()
         self._run: Targets | None = None
 
@@ -113,19 +146,10 @@ class ScriptOperator:
         self._rng = np.random.default_rng([self._seed, self._episode])
         self._episode += 1
         self.report = ScriptReport()
-        self._shapes = self._object_shapes()
-        config, rng = self._config, self._rng
-        pace = rng.uniform(*config.pace)
-        arm = self._rig.arms[0].arm
-        limits = SpeedLimits(arm.speeds, np.full(7, arm.acceleration_rad_s2), np.full(7, JERK_RAD_S3)).scaled(pace)
-        self._manner = Manner(
-            limits,
-            rng.uniform(*config.approach_m_s),
-            rng.uniform(*config.lift_m_s),
-            1.0 / config.rate_hz,
-            config.closing,
-        )
-        self._noise = SmoothNoise(rng, 13)
+        self._target = scene_of(self._world).target
+        self._shapes = object_shapes(self._world)
+        self._manner = draw_manner(self._config, self._rng)
+        self._noise = SmoothNoise(self._rng, 13)
         self._begun_ns = now_ns
         self._posture = Posture(np.array(state.arm.q), np.array(state.hand.opening))
         self._from_here: Array | None = None
@@ -264,14 +288,6 @@ class ScriptOperator:
             note = ""
 
     # -- what the expert knows -------------------------------------------------------------------------------------
-
-    def _object_shapes(self) -> list[Shape]:
-        model = self._world.model
-        scene = self._world.scene
-        if scene is None or callable(scene) or not scene.objects:
-            raise BadInput("script operator: the twin has no scene with objects: reset() it to a sampled scene first")
-        self._target = scene.target
-        return [body_shape(model, model.body(f"object_{i}").id, 300) for i in range(len(scene.objects))]
 
     def _choose(self) -> ReachPlan | None:
         """A grasp for the target as it lies now, drawn from the best that the arm can do."""

@@ -170,12 +170,15 @@ class GoalConfig:
     the small encoder."""
     width: int = 128
     samples: int = 64
-    """Goals that are sampled; the densest is taken."""
+    """Goals that are sampled; one of them is taken."""
     steps: int = 10
     """Network evaluations for a sample."""
     dropout: float = 0.1
     jitter_m: float = 0.004
     """Deviation of the goal's position while chunks are learnt; of its rotation 5 rad per m of it."""
+    judge: int = 0
+    """Width of the network that tells which of the samples will lift (:mod:`.judge`), learnt by `train judge`; 0 =
+    none, and the densest is taken."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("none", "grasp"):

@@ -16,9 +16,15 @@ from ...hardware.rig import DEXGRASPVLA_RIG
 from .draws import Draws
 
 ARM_DOF = 7
+CLOSING = 0.67
+"""Mean opening of the four fingers below which a hand has begun to close; every preshape is wider."""
 TABLE_M = 0.012
 """What the mask holds up to this height is taken for the table: a mask bleeds over the target's edge, and a camera is
 calibrated to a few mm. No object to grasp is as flat."""
+NEAR_M, FAR_M = 0.05, 0.2
+"""What becomes 1 in features: sizes of objects and clearances; distances of the hand."""
+NOWHERE = (0.4, 0.0, 0.05)
+"""Where an object that was never seen is taken to be (m, world): over the middle of the table. Its tokens say so."""
 AROUND_M = 0.15
 """How near something stands that the hand may have to mind: the open hand is 0.2 m across."""
 _RIM_PX = 3  # mask and depth disagree about so many pixels at an edge

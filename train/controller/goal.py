@@ -3,7 +3,8 @@
 A policy that plans each chunk anew also chooses anew, and half way between two grasps there is none. Worse, it learns
 to read from the hand's own motion where that motion leads, which a robot that came off the way does too. So the choice
 is made first, without looking at the hand: samples of the palm's pose as the fingers begin to close, by flow matching
-(2210.02747), of which the densest is taken; chunks are then conditioned on it (``docs/decisions/100-grasp-goal.md``).
+(2210.02747), of which the one is taken that is most likely to lift the target (:mod:`.judge`; without a judge, the
+densest); chunks are then conditioned on it (``docs/decisions/100-grasp-goal.md``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from .config import GoalConfig
 from .geometry import six_to_rotation
+from .judge import GraspJudge
 from .parts import Batch
 from .point_set import PointSet
 
@@ -41,6 +43,7 @@ class GraspGoal(nn.Module):
             nn.Linear(GOAL_DIM + 1 + width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, width),
             nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, GOAL_DIM),
         )  # fmt: skip
+        self.judge = GraspJudge(config.judge, SCENE_FEATURES, around, config.dropout) if config.judge else None
 
     def loss(self, prepared: Batch, goal: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
         """goal, noise (B, 15), uniform (B,) in [0, 1) -> (B,) mean squared error of the velocity."""
@@ -51,19 +54,23 @@ class GraspGoal(nn.Module):
 
     @torch.no_grad()
     def propose(self, prepared: Batch, noise: Tensor, tried: Tensor | None = None) -> Tensor:
-        """noise (B, K, 15) -> goals (B, 15): the densest of K samples. ``tried`` (B, T, 15): goals that failed, whose
+        """noise (B, K, 15) -> goals (B, 15): the best of K samples. ``tried`` (B, T, 15): goals that failed, whose
         neighbours count less."""
-        count, samples = noise.shape[:2]
-        condition = self._condition(prepared)[:, None].expand(-1, samples, -1)
+        goals = self.sample(prepared, noise)
+        worth = self.judge(prepared, goals).sigmoid() if self.judge is not None else alike(goals, goals).sum(-1)
+        if tried is not None and tried.shape[1]:
+            worth = worth * (1 - alike(goals, tried)).prod(-1)
+        return goals[torch.arange(len(goals)), worth.argmax(1)]
+
+    @torch.no_grad()
+    def sample(self, prepared: Batch, noise: Tensor) -> Tensor:
+        """noise (B, K, 15) -> goals (B, K, 15)."""
+        condition = self._condition(prepared)[:, None].expand(-1, noise.shape[1], -1)
         x = noise
         for step in range(self.config.steps):
-            time = torch.full((count, samples, 1), step / self.config.steps, device=x.device)
+            time = torch.full((*noise.shape[:2], 1), step / self.config.steps, device=x.device)
             x = x + self._velocity(x, time, condition) / self.config.steps
-        goals = decode(x, prepared["anchor"][:, None])
-        density = alike(goals, goals).sum(-1)
-        if tried is not None and tried.shape[1]:
-            density = density * (1 - alike(goals, tried)).prod(-1)
-        return goals[torch.arange(count), density.argmax(1)]
+        return decode(x, prepared["anchor"][:, None])
 
     def _condition(self, prepared: Batch) -> Tensor:
         parts = [self.scene(prepared["scene"]), self.points(prepared["scene.points"])[:, 0]]

@@ -17,14 +17,13 @@ from .actions import COMMAND_DIM, action_space, chunk_basis
 from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
-from .geometry import ARM_DOF
+from .geometry import ARM_DOF, CLOSING
 from .goal import GOAL_DIM, GraspGoal
 from .objective import Network, objective
 from .parts import Batch
 from .transformer import ActionTransformer, Observed
 
-OPEN = 0.7  # mean opening of the fingers above which a hand holds nothing
-CLOSING_STEPS = 5  # from the beginning of closing to there, at 20 Hz
+CLOSING_STEPS = 5  # from the beginning of closing to CLOSING, at 20 Hz
 MOVED_M = 0.03  # a target that is this far from where it was has been moved
 
 
@@ -123,7 +122,7 @@ class Controller(nn.Module):
         """(B,) steps of the chunk until the fingers begin to close; all of them where they do not, or have closed."""
         fingers = slice(ARM_DOF + 1, ARM_DOF + 5)
         opening = batch["action"][..., fingers].mean(-1)  # (B, H)
-        closing = (opening < OPEN) & (batch["state"][:, fingers].mean(-1) >= OPEN)[:, None]
+        closing = (opening < CLOSING) & (batch["state"][:, fingers].mean(-1) >= CLOSING)[:, None]
         steps = opening.shape[1]
         begun = (closing.int().argmax(1) - CLOSING_STEPS).clamp_min(0)
         return torch.where(closing.any(1), begun, steps)
@@ -308,7 +307,7 @@ class ControllerPolicy:
 
     def _follow_target(self, batch: Batch) -> None:
         """A target that somebody moved takes the goal along, as long as the hand is open: later the hand moves it."""
-        if float(batch["state"][0, ARM_DOF + 1 : ARM_DOF + 5].mean()) < OPEN:
+        if float(batch["state"][0, ARM_DOF + 1 : ARM_DOF + 5].mean()) < CLOSING:
             return
         moved = self.controller.encoder.moved(batch).cpu()
         if torch.isfinite(moved).all():

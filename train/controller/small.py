@@ -15,6 +15,9 @@ from .corruption import corrupt_depth, corrupt_edges, corrupt_tracking, jitter_c
 from .draws import Draws
 from .geometry import (
     ARM_DOF,
+    FAR_M,
+    NEAR_M,
+    NOWHERE,
     HeadCamera,
     Target,
     heading,
@@ -28,7 +31,6 @@ from .parts import Batch
 from .point_set import PointSet
 
 HAND_FEATURES, TARGET_FEATURES, POINT_FEATURES, GOAL_FEATURES = 21, 29, 6, 27
-_NEAR_M, _FAR_M = 0.05, 0.2  # what becomes 1: sizes of objects and clearances; distances of the hand
 _CLOSE_M = 0.03  # distance to the goal that becomes 0.76: millimetres count there
 _TOLD = 0.7  # share of the target that must be seen to tell whether it has moved
 _WRIST_M = 0.3  # wrist depth that becomes 1
@@ -113,7 +115,7 @@ class SmallEncoder(nn.Module):
                 self._camera, first_depth, first_mask, origin, anchor, self.config.around, draws
             )
             beside = (beside_world - anchor[:, None]) @ axes
-            out["around"] = _seen_from_both(beside, offset, tilt, there & before.seen, _FAR_M / 2)
+            out["around"] = _seen_from_both(beside, offset, tilt, there & before.seen, FAR_M / 2)
         if self.goal is not None:
             out |= self._scene(before_world, anchor, beside_world)
             goal = batch["goal"].to(anchor) if draws is None else self._jittered(batch["goal"].to(anchor), draws)
@@ -129,17 +131,15 @@ class SmallEncoder(nn.Module):
         """What a grasp is chosen from (:class:`.goal.GraspGoal`): the target as the attempt began, from its anchor
         along the world's axes, since where it stands decides what the arm can do."""
         centred = target.seen_from(anchor, torch.eye(3).to(anchor).expand(len(anchor), 3, 3))
-        box = torch.cat([centred.centre, centred.low, centred.high], 1) / _NEAR_M
-        room = (anchor - anchor.new_tensor(NOWHERE)) / _FAR_M
+        box = torch.cat([centred.centre, centred.low, centred.high], 1) / NEAR_M
+        room = (anchor - anchor.new_tensor(NOWHERE)) / FAR_M
         seen = target.seen.to(anchor)[:, None]
         shown = torch.log1p(target.pixels.to(anchor))[:, None] / 5
-        scene = torch.cat(
-            [box * seen, _lying(centred.covariance) * seen, room, anchor[:, 2:] / _NEAR_M, shown, seen], 1
-        )
-        out = {"scene": scene, "scene.points": centred.points / _NEAR_M * seen[:, None]}
+        scene = torch.cat([box * seen, _lying(centred.covariance) * seen, room, anchor[:, 2:] / NEAR_M, shown, seen], 1)
+        out = {"scene": scene, "scene.points": centred.points / NEAR_M * seen[:, None]}
         if around is not None:
             there = around.abs().sum((1, 2), keepdim=True) > 0
-            out["scene.around"] = (around - anchor[:, None]) / (_FAR_M / 2) * there
+            out["scene.around"] = (around - anchor[:, None]) / (FAR_M / 2) * there
         return out
 
     def _jittered(self, goal: Tensor, draws: Draws) -> Tensor:
@@ -177,7 +177,7 @@ class SmallEncoder(nn.Module):
     def _crop(self, rgb: Tensor, depth: Tensor, mask: Tensor, heights: Tensor, draws: Draws | None) -> Tensor:
         """(B, 6, h, w): colours, height over the anchor, whether depth is valid, mask."""
         valid = depth > 0
-        height = torch.where(valid, (heights / _NEAR_M).clamp(-4, 4), 0.0)
+        height = torch.where(valid, (heights / NEAR_M).clamp(-4, 4), 0.0)
         return torch.cat([self._colours(rgb, draws), torch.stack([height, valid.float(), mask.float()], 1)], 1)
 
     def _see_wrist(self, rgb: Tensor, depth: Tensor, noise: float, draws: Draws | None) -> Tensor:
@@ -216,18 +216,14 @@ class SmallEncoder(nn.Module):
         return torch.cat(tokens, 1) + self.place
 
 
-NOWHERE = (0.4, 0.0, 0.05)
-"""Where an object that was never seen is taken to be (m, world): over the middle of the table. Its tokens say so."""
-
-
 def _hand(state: Tensor, offset: Tensor, tilt: Tensor, axes: Tensor, anchor: Tensor) -> Tensor:
     """(B, 21): the palm from the anchor, its tilt (6), its height, the anchor in the palm frame, openings, heading."""
     return torch.cat(
         [
-            offset / _FAR_M,
+            offset / FAR_M,
             rotation_to_six(tilt),
-            (offset + anchor)[:, 2:] / _FAR_M,
-            _turned(tilt, -offset) / _FAR_M,
+            (offset + anchor)[:, 2:] / FAR_M,
+            _turned(tilt, -offset) / FAR_M,
             2 * state[:, ARM_DOF:] - 1,
             axes[:, :2, 0],
         ],
@@ -244,16 +240,16 @@ def _target(target: Target, reference: Target, offset: Tensor, tilt: Tensor, anc
     shown = torch.log1p(target.pixels.to(anchor))[:, None]
     share = (target.pixels / reference.pixels.clamp_min(1)).clamp(0, 2).to(anchor)[:, None]
     sizes = [
-        box.flatten(1) / _NEAR_M,
-        in_palm / _FAR_M,
-        (box[:, :, 2] + anchor[:, 2:]) / _NEAR_M,
+        box.flatten(1) / NEAR_M,
+        in_palm / FAR_M,
+        (box[:, :, 2] + anchor[:, 2:]) / NEAR_M,
         _lying(target.covariance),
         shown / 5,
         share,
     ]
     seen = target.seen.to(anchor)[:, None]
-    room = (anchor - anchor.new_tensor(NOWHERE)) / _FAR_M
-    return torch.cat([torch.cat(sizes, 1) * seen, seen, room, anchor[:, 2:] / _NEAR_M], 1)
+    room = (anchor - anchor.new_tensor(NOWHERE)) / FAR_M
+    return torch.cat([torch.cat(sizes, 1) * seen, seen, room, anchor[:, 2:] / NEAR_M], 1)
 
 
 def _lying(covariance: Tensor) -> Tensor:
@@ -264,17 +260,17 @@ def _lying(covariance: Tensor) -> Tensor:
     radius = torch.hypot(half, xy)
     axes = torch.stack([mean + radius, mean - radius], 1).clamp_min(0).sqrt()
     direction = torch.stack([half, xy], 1) / mean.clamp_min(1e-8)[:, None]
-    return torch.cat([axes / _NEAR_M, direction], 1)
+    return torch.cat([axes / NEAR_M, direction], 1)
 
 
 def _points(target: Target, offset: Tensor, tilt: Tensor) -> Tensor:
     """(B, N, 6): points from the anchor, and in the palm frame. Zeros where the target is not seen."""
-    return _seen_from_both(target.points, offset, tilt, target.seen, _NEAR_M)
+    return _seen_from_both(target.points, offset, tilt, target.seen, NEAR_M)
 
 
 def _seen_from_both(points: Tensor, offset: Tensor, tilt: Tensor, there: Tensor, unit_m: float) -> Tensor:
     from_palm = (points - offset[:, None]) @ tilt
-    return torch.cat([points / unit_m, from_palm / _FAR_M], -1) * there.to(offset)[:, None, None]
+    return torch.cat([points / unit_m, from_palm / FAR_M], -1) * there.to(offset)[:, None, None]
 
 
 def _goal(goal: Tensor, anchor: Tensor, axes: Tensor, palm: Tensor) -> Tensor:
@@ -285,8 +281,8 @@ def _goal(goal: Tensor, anchor: Tensor, axes: Tensor, palm: Tensor) -> Tensor:
     left = ((goal[:, :3] - palm[:, :3, 3])[:, None] @ axes)[:, 0]
     return torch.cat(
         [
-            ((goal[:, :3] - anchor)[:, None] @ axes)[:, 0] / _FAR_M,
-            left / _FAR_M,
+            ((goal[:, :3] - anchor)[:, None] @ axes)[:, 0] / FAR_M,
+            left / FAR_M,
             torch.tanh(left / _CLOSE_M),
             rotation_to_six(palm[:, :3, :3].transpose(1, 2) @ rotation),
             rotation_to_six(axes.transpose(1, 2) @ rotation),

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..controller.geometry import ARM_DOF, rotation_to_six, world_T_palm
+from ..controller.geometry import ARM_DOF, CLOSING, rotation_to_six, world_T_palm
 
-CLOSING = 0.7
-"""Mean opening of the four fingers below which a hand that comes down on an object has begun to close."""
 _BEFORE_ROWS = 6  # the preshape is that of so many rows earlier: closing had begun
 
 

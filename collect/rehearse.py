@@ -1,0 +1,100 @@
+"""``cli.py rehearse``: try grasps out on the twin, and keep which ones lifted what they were put on."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..hardware.errors import BadInput
+
+if TYPE_CHECKING:
+    from .trials import TrialConfig
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Rehearse:
+    """Try grasps out on copies of twin scenes, good ones and bad ones: what `train judge` learns from. Goes on where it
+    was interrupted."""
+
+    scenes: int = 400
+    """How many scenes; every object of a scene is grasped in turn."""
+    grasps: int = 14
+    """Grasps tried on each object."""
+    objects: str = "1..6"
+    """Objects per scene: a number, or a range to draw from."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Objects, backgrounds and lightings to draw from. They share nothing."""
+    seed: int = 0
+    """Scenes and grasps follow from it; scene i is the same whatever --workers is."""
+    camera_size: tuple[int, int] = (320, 240)
+    """Width and height of the pictures."""
+    out: str = "rehearsals"
+    """Name under recordings/, or a path."""
+    workers: int = 1
+    """Processes."""
+
+    def run(self) -> int:
+        """Returns the exit code."""
+        from ..datasets.home import resolve
+        from ..datasets.rehearsals import open_folder, scene_path
+
+        config = self._config()
+        root = resolve(self.out)
+        recipe = asdict(config) | {"split": self.split}
+        open_folder(root, recipe)
+        wanted = [index for index in range(self.scenes) if not scene_path(root, index).is_file()]
+        tried, lifted = self._work(config, root, wanted)
+        share = f", {lifted / tried:.0%} lifted" if tried else ""
+        print(
+            f"{root} holds {self.scenes} scenes; {tried} grasps were tried now{share}.\n"
+            f"Next: python cli.py train judge --policy runs/<name>/best --rehearsals {self.out}"
+        )
+        return 0
+
+    def _config(self) -> TrialConfig:
+        from .command import parse_objects
+
+        objects = parse_objects(self.objects)
+        for flag, value in (("--scenes", self.scenes), ("--grasps", self.grasps), ("--workers", self.workers)):
+            if value < 1:
+                raise BadInput(f"{flag} is {value}: expected at least 1.")
+        if self.seed < 0:
+            raise BadInput(f"--seed is {self.seed}: expected 0 or more.")
+
+        from .trials import TrialConfig
+
+        return TrialConfig(self.seed, self.split, objects, self.grasps, self.camera_size)
+
+    def _work(self, config: TrialConfig, root: Path, wanted: list[int]) -> tuple[int, int]:
+        from rich.progress import track
+
+        tried = lifted = 0
+        with contextlib.closing(self._results(config, root, wanted)) as results:
+            for made in track(results, description="rehearsing scenes", total=len(wanted)):
+                tried, lifted = tried + made[0], lifted + made[1]
+        return tried, lifted
+
+    def _results(self, config: TrialConfig, root: Path, wanted: list[int]) -> Generator[tuple[int, int]]:
+        from .trials import rehearse_scene
+
+        if self.workers == 1:
+            for index in wanted:
+                yield rehearse_scene(config, root, index)
+            return
+        for name in THREADS:  # workers times numerical threads would fight for the same cores
+            os.environ.setdefault(name, "1")
+        context: Any = multiprocessing.get_context("spawn")  # an OpenGL context cannot cross a fork
+        pool = ProcessPoolExecutor(self.workers, mp_context=context)
+        try:
+            for future in as_completed([pool.submit(rehearse_scene, config, root, index) for index in wanted]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,247 @@
+"""``cli.py train judge``: learn from rehearsed grasps which of its proposals a controller should take."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+    from .controller.judge import GraspJudge
+    from .controller.parts import Batch
+    from .controller.policy import Controller
+
+LIFTED_M = 0.10
+LOOKS = 6  # differently disturbed ones of each scene that are learnt from
+TARGETS, GRASPS = 32, 8  # of a batch
+_SCENE = ("anchor", "scene", "scene.points", "scene.around")
+
+
+@dataclass(frozen=True)
+class TrainJudge:
+    """Teach a controller that chooses a grasp first (goal.kind=grasp) which of its proposals will lift."""
+
+    policy: Path
+    """The controller: a policy folder, or a run (its best policy)."""
+    rehearsals: str = "rehearsals"
+    """What `rehearse` made: a name under recordings/, or a path."""
+    out: Path | None = None
+    """Folder for the controller with its judge. Not given: judged, beside the policy."""
+    steps: int = 3000
+    """Batches to learn from."""
+    width: int = 192
+    """Of the judge's layers."""
+    samples: int = 128
+    """Grasps that are proposed from now on, for the judge to choose from."""
+    lr: float = 1e-3
+    """Largest learning rate."""
+    seed: int = 0
+    """Of everything random."""
+    validation_share: float = 0.1
+    """Share of the scenes that is held out."""
+
+    def run(self) -> int:
+        from ..datasets.home import resolve
+        from ..datasets.rehearsals import read_recipe, scene_paths
+        from .controller.checkpoint import save_controller
+        from .prepare import load_init
+
+        if self.steps < 1 or self.width < 1 or self.samples < 1 or not 0 < self.validation_share < 1:
+            raise BadInput("--steps, --width and --samples are at least 1, --validation-share between 0 and 1.")
+        start = load_init(self.policy)
+        if start.goal is None:
+            raise BadInput(f"{self.policy} chooses no grasp: train it with --override goal.kind=grasp first.")
+        root = resolve(self.rehearsals)
+        paths = scene_paths(root)
+        controller = with_judge(start, self.width, self.samples, self.seed)
+        figures = learn(controller, paths, self)
+        out = self.out or (self.policy if self.policy.name != "best" else self.policy.parent) / "judged"
+        about = _about(self.policy) | {"judge": {"rehearsals": read_recipe(root) | {"scenes": len(paths)}, **figures}}
+        save_controller(controller, out, about)
+        print(
+            f"{out}: of what was tried on {figures['targets']} held-out targets, the judge's first choice lifted in "
+            f"{figures['picked']:.1%}, one at random in {figures['random']:.1%}, any in {figures['best']:.1%}.\n"
+            f"Next: python benchmarks/closed_loop.py --policy {out} --split validation"
+        )
+        return 0
+
+
+def with_judge(start: Controller, width: int, samples: int, seed: int) -> Controller:
+    """The same controller with a new judge of that width."""
+    import torch
+
+    from .controller.policy import Controller
+
+    torch.manual_seed(seed)
+    goal = replace(start.config.goal, judge=width, samples=samples)
+    controller = Controller(replace(start.config, goal=goal))
+    known = {name: value for name, value in start.state_dict().items() if not name.startswith("goal.judge.")}
+    controller.load_state_dict({**controller.state_dict(), **known})
+    return controller.eval()
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was tried on targets of some scenes. Tensors of ``looks`` have LOOKS versions of each target first, the
+    undisturbed one at 0."""
+
+    looks: dict[str, torch.Tensor]  # (LOOKS, targets, ...)
+    grasps: list[NDArray[np.int64]]  # for each target which of the goals are its
+    goals: torch.Tensor  # (N, 15)
+    lifted: torch.Tensor  # (N,) 0 or 1
+
+    def take(self, look: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
+        return {name: tensor[look, targets] for name, tensor in self.looks.items()}
+
+
+def learn(controller: Controller, paths: list[Path], settings: TrainJudge) -> dict[str, Any]:
+    """Fit ``controller.goal.judge``. Returns what it achieves on held-out scenes."""
+    import torch
+    from rich.progress import track
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    rng = np.random.default_rng(settings.seed)
+    order = rng.permutation(len(paths))
+    count = max(1, round(settings.validation_share * len(paths)))
+    if count >= len(paths):
+        raise BadInput(f"{len(paths)} rehearsed scenes are too few to hold some out: make more with `rehearse`.")
+    held_out = open_rehearsals(controller, [paths[i] for i in sorted(order[:count])], settings.seed)
+    training = open_rehearsals(controller, [paths[i] for i in sorted(order[count:])], settings.seed)
+    assert controller.goal is not None
+    assert controller.goal.judge is not None
+    judge = controller.goal.judge
+    average = copy.deepcopy(judge)
+    optimizer = torch.optim.AdamW(judge.parameters(), settings.lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.steps + 1, pct_start=0.05)
+    judge.train()
+    for step in track(range(settings.steps), description="learning to judge grasps"):
+        targets = rng.integers(len(training.grasps), size=TARGETS)
+        tried = np.stack([rng.choice(training.grasps[t], GRASPS) for t in targets])
+        prepared = training.take(rng.integers(LOOKS, size=TARGETS), targets)
+        loss = binary_cross_entropy_with_logits(judge(prepared, training.goals[tried]), training.lifted[tried])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            keep = min(0.99, step / (step + 10))
+            for mean, now in zip(average.parameters(), judge.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+        if (step + 1) % 500 == 0 or step + 1 == settings.steps:
+            figures = judged(average.eval(), held_out)
+            print(f"step {step + 1}: held out " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    judge.load_state_dict(average.state_dict())
+    judge.eval()
+    return figures | {"targets": len(held_out.grasps), "steps": settings.steps, "seed": settings.seed}
+
+
+def judged(judge: GraspJudge, data: Rehearsed) -> dict[str, float]:
+    """Cross entropy and area under the ROC curve over all grasps; and over targets, how often the grasp that is judged
+    best lifted, one at random, and any of them."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    logits = torch.zeros(len(data.goals))
+    with torch.no_grad():
+        for target, mine in enumerate(data.grasps):
+            prepared = data.take(np.zeros(1, np.int64), np.array([target]))
+            logits[mine] = judge(prepared, data.goals[mine][None])[0]
+    lifted = [data.lifted[mine] for mine in data.grasps]
+    won, lost = logits[data.lifted > 0], logits[data.lifted == 0]
+    return {
+        "loss": float(binary_cross_entropy_with_logits(logits, data.lifted)),
+        "auc": float((won[:, None] > lost[None]).float().mean()),
+        "picked": float(np.mean([mine[logits[at].argmax()] for mine, at in zip(lifted, data.grasps, strict=True)])),
+        "random": float(np.mean([mine.mean() for mine in lifted])),
+        "best": float(np.mean([mine.max() for mine in lifted])),
+    }
+
+
+def open_rehearsals(controller: Controller, paths: list[Path], seed: int) -> Rehearsed:
+    """Every target of the scenes with what was tried on it, looked at as the controller looks."""
+    import torch
+
+    from ..datasets.rehearsals import read_scene
+
+    views: list[dict[str, NDArray[Any]]] = []
+    grasps: list[NDArray[np.int64]] = []
+    goals: list[NDArray[np.float32]] = []
+    lifts: list[NDArray[np.float32]] = []
+    total = 0
+    for path in paths:
+        scene = read_scene(path)
+        for target in np.unique(scene.target):
+            mine = scene.target == target
+            views.append(_view(controller, scene, int(target)))
+            grasps.append(np.arange(total, total + mine.sum()))
+            goals.append(scene.goal[mine])
+            lifts.append(scene.lift_m[mine])
+            total += int(mine.sum())
+    if not views:
+        raise BadInput(f"none of {len(paths)} rehearsed scenes has a grasp that was tried: make more with `rehearse`.")
+    return Rehearsed(
+        _looks(controller, views, seed),
+        grasps,
+        torch.tensor(np.concatenate(goals)),
+        torch.tensor(np.concatenate(lifts) >= LIFTED_M, dtype=torch.float32),
+    )
+
+
+def _view(controller: Controller, scene: Any, target: int) -> dict[str, NDArray[Any]]:
+    from .views import Observation, follow
+
+    depth_m = {"head": scene.depth_mm.astype(np.float32) / 1000}
+    observation = Observation(scene.state, {"head": scene.rgb}, depth_m, scene.instances == target + 1)
+    arrays = follow(controller.encoder.reference_views, observation, {})
+    return {"state": scene.state} | arrays | {f"reference.{name}": array for name, array in arrays.items()}
+
+
+def _looks(controller: Controller, views: list[dict[str, NDArray[Any]]], seed: int) -> dict[str, torch.Tensor]:
+    """The encoder's scene features (LOOKS, targets, ...)."""
+    import torch
+
+    from .controller.draws import Draws
+
+    looks = []
+    with torch.no_grad():
+        for look in range(LOOKS):
+            made: list[Batch] = []
+            for part, first in enumerate(_parts(len(views))):
+                some = [views[i] for i in first]
+                batch = {name: torch.as_tensor(np.stack([view[name] for view in some])) for name in some[0]}
+                batch["goal"] = _anything(len(some))
+                draws = Draws(seed, look * len(views) + part, len(some)) if look else None
+                prepared = controller.encoder.prepare(batch, draws)
+                made.append({name: prepared[name] for name in _SCENE if name in prepared})
+            looks.append({name: torch.cat([one[name] for one in made]) for name in made[0]})
+    return {name: torch.stack([one[name] for one in looks]) for name in looks[0]}
+
+
+def _parts(count: int, size: int = 64) -> Iterator[range]:
+    return (range(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def _anything(count: int) -> torch.Tensor:
+    """(count, 15) goals that features of the scene do not depend on."""
+    import torch
+
+    goal = torch.zeros(count, 15)
+    goal[:, 3] = goal[:, 7] = 1.0
+    return goal
+
+
+def _about(policy: Path) -> dict[str, Any]:
+    """What the controller was trained on, where it says so."""
+    import json
+
+    path = policy / "about.json" if (policy / "about.json").is_file() else policy / "best" / "about.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
