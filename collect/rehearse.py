@@ -36,6 +36,9 @@ class Rehearse:
     """Scenes and grasps follow from it; scene i is the same whatever --workers is."""
     camera_size: tuple[int, int] = (320, 240)
     """Width and height of the pictures."""
+    policy: Path | None = None
+    """Try what this controller proposes (a policy folder or a run; trained with goal.kind=grasp). Not given: what the
+    script knows, and the same put a little wrong."""
     out: str = "rehearsals"
     """Name under recordings/, or a path."""
     workers: int = 1
@@ -48,8 +51,7 @@ class Rehearse:
 
         config = self._config()
         root = resolve(self.out)
-        recipe = asdict(config) | {"split": self.split}
-        open_folder(root, recipe)
+        open_folder(root, asdict(config))
         wanted = [index for index in range(self.scenes) if not scene_path(root, index).is_file()]
         tried, lifted = self._work(config, root, wanted)
         share = f", {lifted / tried:.0%} lifted" if tried else ""
@@ -69,9 +71,13 @@ class Rehearse:
         if self.seed < 0:
             raise BadInput(f"--seed is {self.seed}: expected 0 or more.")
 
+        from ..train.prepare import load_init
         from .trials import TrialConfig
 
-        return TrialConfig(self.seed, self.split, objects, self.grasps, self.camera_size)
+        policy = None if self.policy is None else str(self.policy)
+        if policy is not None and load_init(Path(policy)).goal is None:
+            raise BadInput(f"{policy} proposes no grasps: train it with --override goal.kind=grasp first.")
+        return TrialConfig(self.seed, self.split, objects, self.grasps, self.camera_size, policy)
 
     def _work(self, config: TrialConfig, root: Path, wanted: list[int]) -> tuple[int, int]:
         from rich.progress import track

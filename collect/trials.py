@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +13,21 @@ from scipy.spatial.transform import Rotation
 
 from ..datasets.rehearsals import RehearsedScene, write_scene
 from ..hardware.description import START_ARM_Q
+from ..hardware.geometry import transform
 from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.twin.scenes import sample_scene
 from ..hardware.twin.world import TwinConfig, TwinWorld
-from .expert.grasps import Grasp, GraspPlanner
+from ..train.views import Observation
+from .expert.grasps import UP, Grasp, GraspPlanner
 from .expert.motion import SmoothNoise
+from .expert.preview import HandPreview
 from .expert.reach import Reach
 from .expert.rehearsal import Rehearsal
 from .operators.script import ScriptConfig, draw_manner, object_shapes
 from .tasks import LIFT_VARIED
+
+if TYPE_CHECKING:
+    from ..train.controller.policy import ControllerPolicy
 
 Array = NDArray[np.float64]
 SMALLEST_PX = 25  # a target of which less shows is no target
@@ -41,6 +49,7 @@ class TrialConfig:
     objects: tuple[int, int]
     grasps: int
     camera_size: tuple[int, int]
+    policy: str | None = None  # whose proposals are tried; None: the script's grasps
 
 
 def rehearse_scene(config: TrialConfig, root: Path, index: int) -> tuple[int, int]:
@@ -59,25 +68,31 @@ def rehearse_scene(config: TrialConfig, root: Path, index: int) -> tuple[int, in
 
 
 def _tried(world: TwinWorld, config: TrialConfig, rng: np.random.Generator) -> RehearsedScene:
-    frame, state = world.cameras["head"].latest(), world.robot.state()
-    assert frame.segmentation is not None
-    assert frame.depth_m is not None
-    depth_mm = np.rint(1000 * frame.depth_m).clip(0, 65535).astype(np.uint16)
+    frame, robot = world.cameras["head"].latest(), world.robot.state()
+    instances, depth_m = frame.segmentation, frame.depth_m
+    assert instances is not None
+    assert depth_m is not None
+    state = np.concatenate([robot.arm.q, robot.hand.opening]).astype(np.float32)
+    made: list[tuple[int, Array, float]] = []
     trials = Trials(world, rng)
     try:
-        made = [
-            (target, *result)
-            for target in range(world.object_count)
-            if (frame.segmentation == target + 1).sum() >= SMALLEST_PX
-            for result in trials.of(target, config.grasps)
-        ]
+        for target in range(world.object_count):
+            mask = instances == target + 1
+            if mask.sum() < SMALLEST_PX:
+                continue
+            if config.policy is None:
+                results = trials.of_script(target, config.grasps)
+            else:
+                observation = Observation(state, {"head": frame.rgb}, {"head": depth_m}, mask)
+                results = trials.of_goals(target, _proposals(config.policy, observation, config.grasps, rng))
+            made += [(target, *result) for result in results]
     finally:
         trials.close()
     return RehearsedScene(
         frame.rgb,
-        depth_mm,
-        frame.segmentation.astype(np.uint8),
-        np.concatenate([state.arm.q, state.hand.opening]).astype(np.float32),
+        np.rint(1000 * depth_m).clip(0, 65535).astype(np.uint16),
+        instances.astype(np.uint8),
+        state,
         np.array([target for target, _, _ in made], np.int64),
         np.array([goal for _, goal, _ in made], np.float32).reshape(-1, 15),
         np.array([lift_m for _, _, lift_m in made], np.float32),
@@ -91,18 +106,16 @@ class Trials:
         self._rng = rng
         script = ScriptConfig(**LIFT_VARIED)
         self._reach = Reach(DEXGRASPVLA_RIG, script.reach)
-        self._planner = GraspPlanner(replace(script.grasps, headings=HEADINGS))
+        self._preview, self._families = HandPreview(), script.grasps.families
+        self._planner = GraspPlanner(replace(script.grasps, headings=HEADINGS), self._preview)
         self._rehearsal = Rehearsal(world, within_m=NEIGHBOURS_M)
         self._manner, self._noise_scale = draw_manner(script, rng), script.noise_scale
         self._shapes = [shape.moved(world.object_pose(i)) for i, shape in enumerate(object_shapes(world))]
 
-    def of(self, target: int, count: int) -> list[tuple[Array, float]]:
+    def of_script(self, target: int, count: int) -> list[tuple[Array, float]]:
         """Up to ``count`` grasps of object ``target``: goals (15,), as :data:`dexloop.train.controller.goal.GOAL_DIM`
         says, and how far (m) each raised it. Grasps that the arm cannot do are passed over."""
-        shape, rng = self._shapes[target], self._rng
-        rest = [other.points for index, other in enumerate(self._shapes) if index != target]
-        others = np.concatenate(rest) if rest else np.empty((0, 3))
-        obstacles = np.concatenate([shape.points, others])[::2]
+        shape, others, rng = self._shapes[target], self._others(target), self._rng
         grasps = self._planner.propose(shape, others, self._reach.roughly, rng.uniform(0, 2 * np.pi))
         spread = rng.choice([BETTER, ANY], len(grasps), p=[BETTER_SHARE, 1 - BETTER_SHARE])
         order = np.argsort([-grasp.score for grasp in grasps] + spread * rng.normal(size=len(grasps)))
@@ -113,16 +126,55 @@ class Trials:
             grasp = grasps[index]
             if rng.random() < LOOSE_SHARE:
                 grasp = _moved(grasp, rng, LOOSE_M, LOOSE_DEG)
-            plan = self._reach.plan(_moved(grasp, rng, MISSED_M, MISSED_DEG), np.array(START_ARM_Q), obstacles)
-            if plan is not None:
-                noise = SmoothNoise(rng, 13)
-                lift_m = self._rehearsal.lifts(plan, self._manner, target, noise, self._noise_scale)
+            lift_m = self._lift_m(target, grasp)
+            if lift_m is not None:
                 made.append((goal_of(grasp), lift_m))
         return made
+
+    def of_goals(self, target: int, goals: Array) -> list[tuple[Array, float]]:
+        """The same of ``goals`` (N, 15). One that the arm cannot do raises nothing."""
+        return [(goal, self._lift_m(target, self._grasp(target, goal)) or 0.0) for goal in goals]
+
+    def _lift_m(self, target: int, grasp: Grasp) -> float | None:
+        """How far the grasp raises the target, done not quite as it was to be; None where the arm cannot."""
+        obstacles = np.concatenate([self._shapes[target].points, self._others(target)])[::2]
+        done = _moved(grasp, self._rng, MISSED_M, MISSED_DEG)
+        plan = self._reach.plan(done, np.array(START_ARM_Q), obstacles)
+        if plan is None:
+            return None
+        noise = SmoothNoise(self._rng, 13)
+        return self._rehearsal.lifts(plan, self._manner, target, noise, self._noise_scale)
+
+    def _grasp(self, target: int, goal: Array) -> Grasp:
+        """A goal as the script would work it: the family with the nearest preshape, closed on the true shape."""
+        shape = self._shapes[target]
+        rotation = np.stack([goal[3:6], goal[6:9], np.cross(goal[3:6], goal[6:9])], 1)
+        preshape = goal[9:]
+        family = min(self._families, key=lambda family: float(np.abs(family.preshape - preshape).sum()))
+        closure = self._preview.close(preshape, (shape.points - goal[:3]) @ rotation, shape.normals @ rotation)
+        waits = family.thumb_gap_m is not None
+        return Grasp(family.name, transform(rotation, goal[:3]), -UP, preshape, closure.opening, 0.0, 0.0, 0.0, waits)
+
+    def _others(self, target: int) -> Array:
+        rest = [other.points for index, other in enumerate(self._shapes) if index != target]
+        return np.concatenate(rest) if rest else np.empty((0, 3))
 
     def close(self) -> None:
         """Give the copy back."""
         self._rehearsal.close()
+
+
+@functools.cache
+def _policy(path: str) -> ControllerPolicy:
+    from ..train.controller.policy import ControllerPolicy
+    from ..train.prepare import load_init
+
+    return ControllerPolicy(load_init(Path(path)))
+
+
+def _proposals(path: str, observation: Observation, count: int, rng: np.random.Generator) -> Array:
+    """(count, 15) goals that the policy would choose from."""
+    return _policy(path).proposals(observation, count, int(rng.integers(2**31))).astype(float)
 
 
 def goal_of(grasp: Grasp) -> Array:

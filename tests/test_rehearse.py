@@ -188,7 +188,7 @@ def test_train_judge_learns_and_writes_a_policy_that_loads(tmp_path: Path, capsy
     for index in range(12):
         write_scene(tmp_path / "r", index, scene(index))
     policy = small_policy(tmp_path / "p")
-    few = TrainJudge(policy, str(tmp_path / "r"), steps=150, width=16, samples=8, lr=1e-2, validation_share=0.3)
+    few = TrainJudge(policy, (str(tmp_path / "r"),), steps=150, width=16, samples=8, lr=1e-2, validation_share=0.3)
     command = replace(few, out=tmp_path / "judged")
     assert command.run() == 0
     made = load_controller(tmp_path / "judged")
@@ -206,13 +206,13 @@ def test_train_judge_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     save_controller(Controller(replace(PRESETS["small"], encoder=CONFIG)), plain)
     with pytest.raises(BadInput, match="chooses no grasp"):
-        TrainJudge(plain, str(tmp_path)).run()
+        TrainJudge(plain, (str(tmp_path),)).run()
     policy = small_policy(tmp_path / "p")
     with pytest.raises(BadInput, match="holds no rehearsed grasps"):
-        TrainJudge(policy, str(tmp_path / "none")).run()
+        TrainJudge(policy, (str(tmp_path / "none"),)).run()
     with pytest.raises(BadInput, match="at least 1"):
-        TrainJudge(policy, str(tmp_path / "none"), steps=0).run()
+        TrainJudge(policy, (str(tmp_path / "none"),), steps=0).run()
     open_folder(tmp_path / "r", {"seed": 0})
     write_scene(tmp_path / "r", 0, scene())
     with pytest.raises(BadInput, match="too few to hold some out"):
-        TrainJudge(policy, str(tmp_path / "r")).run()
+        TrainJudge(policy, (str(tmp_path / "r"),)).run()

@@ -32,8 +32,8 @@ class TrainJudge:
 
     policy: Path
     """The controller: a policy folder, or a run (its best policy)."""
-    rehearsals: str = "rehearsals"
-    """What `rehearse` made: a name under recordings/, or a path."""
+    rehearsals: tuple[str, ...] = ("rehearsals",)
+    """What `rehearse` made: names under recordings/, or paths."""
     out: Path | None = None
     """Folder for the controller with its judge. Not given: judged, beside the policy."""
     steps: int = 3000
@@ -60,12 +60,13 @@ class TrainJudge:
         start = load_init(self.policy)
         if start.goal is None:
             raise BadInput(f"{self.policy} chooses no grasp: train it with --override goal.kind=grasp first.")
-        root = resolve(self.rehearsals)
-        paths = scene_paths(root)
+        roots = [resolve(name) for name in self.rehearsals]
+        paths = [path for root in roots for path in scene_paths(root)]
         controller = with_judge(start, self.width, self.samples, self.seed)
         figures = learn(controller, paths, self)
+        recipes = [read_recipe(root) | {"scenes": len(scene_paths(root))} for root in roots]
         out = self.out or (self.policy if self.policy.name != "best" else self.policy.parent) / "judged"
-        about = _about(self.policy) | {"judge": {"rehearsals": read_recipe(root) | {"scenes": len(paths)}, **figures}}
+        about = _about(self.policy) | {"judge": {"rehearsals": recipes, **figures}}
         save_controller(controller, out, about)
         print(
             f"{out}: of what was tried on {figures['targets']} held-out targets, the judge's first choice lifted in "

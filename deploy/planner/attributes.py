@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .features import measure, shares
 from .fitted import fitted
 from .segments import Cluster
-from .shapes import typical_fit
+from .shapes import colour_fit, typical_fit
 from .table import Array
 from .words import COLOURS as COLOUR_WORDS
 
@@ -86,7 +86,7 @@ class Thing:
     def noun_fit(self, noun: str) -> float:
         """0..1: how likely it is such a thing."""
         if noun in self.kinds:
-            return self.kinds[noun]
+            return self.kinds[noun] * colour_fit(noun, self.colours)
         return typical_fit(noun, self.size_m, self.hollow_m, self.convexity, self.fill, self.colours)
 
     @cached_property

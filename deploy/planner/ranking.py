@@ -36,6 +36,8 @@ class RankingConfig:
     """The same where a place or superlative was said and two things are equally far out."""
     none: float = 0.01
     """How often words fit nothing on the table."""
+    plausible: float = 0.25
+    """Whom is asked about must fit with this probability, one of them: else nothing does."""
     redundant: float = 0.6
     """How often a place is said though only one thing fits without it."""
     colour_slip: float = 0.006
@@ -54,8 +56,8 @@ class RankingConfig:
     """The biggest or tallest is so by this ratio."""
 
     def __post_init__(self) -> None:
-        for name in ("sure", "several", "several_placed", "none", "redundant", "colour_slip", "noun_slip", "every",
-                     "shape"):  # fmt: skip
+        for name in ("sure", "several", "several_placed", "none", "plausible", "redundant", "colour_slip",
+                     "noun_slip", "every", "shape"):  # fmt: skip
             if not 0.0 < getattr(self, name) < 1.0:
                 raise BadInput(f"RankingConfig.{name} is {getattr(self, name)}: expected more than 0 and less than 1")
         if not 0.0 < self.noun_weight <= 1.0:
@@ -157,7 +159,7 @@ class Ranking:
         if total[-1] >= total[:-1].max() or odds[best] < 2.0 * config.none:
             return Answer(reason=self._why_none(query))
         rivals = self._rivals(fits, meant, beyond, tied, best)
-        if len(rivals) < 2:
+        if len(rivals) < 2 or max(fits[k] for k in rivals) < config.plausible:
             return Answer(reason=self._why_none(query))
         return Answer((), rivals, reason=f"{len(rivals)} things fit alike")
 

@@ -102,6 +102,11 @@ def typical_fit(
         fit *= 0.4
     if convexity < shape.convexity - 0.04 or not shape.fill[0] - 0.06 <= fill <= shape.fill[1] + 0.06:
         fit *= 0.4
-    if noun in NOUN_COLOURS:
-        fit *= 0.08 + 0.92 * min(1.0, sum(colours[name] for name in NOUN_COLOURS[noun]) / 0.5)
-    return fit
+    return fit * colour_fit(noun, colours)
+
+
+def colour_fit(noun: str, colours: Mapping[str, float]) -> float:
+    """0..1: how well the colours of its surface suit a thing that comes in few; 1 for others."""
+    if noun not in NOUN_COLOURS:
+        return 1.0
+    return 0.08 + 0.92 * min(1.0, sum(colours[name] for name in NOUN_COLOURS[noun]) / 0.5)

@@ -250,12 +250,16 @@ class ControllerPolicy:
         self._centres: dict[str, tuple[float, float]] = {}
 
     def start(self, observation: Observation) -> None:
-        """An attempt begins: remember how the target looks now."""
+        """An attempt begins: remember how the target looks now, and choose a grasp, if the controller chooses one."""
+        self.remember(observation)
+        self._choose(observation)
+
+    def remember(self, observation: Observation) -> None:
+        """How the target looks as an attempt begins."""
         self._centres = {}
         arrays = follow(self.controller.encoder.reference_views, observation, self._centres)
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
         self._tried, self._shift = [], torch.zeros(1, 3)
-        self._choose(observation)
 
     def again(self, observation: Observation) -> None:
         """The hand came up empty and is open again: choose another grasp, if the controller chooses one."""
@@ -263,15 +267,27 @@ class ControllerPolicy:
             self._tried.append(self._goal)
             self._choose(observation)
 
+    def proposals(self, observation: Observation, count: int, seed: int) -> NDArray[np.float32]:
+        """(count, 15) goals that an attempt that begins now would choose from. Raises BadInput for a controller that
+        chooses none."""
+        goal = self.controller.goal
+        if goal is None:
+            raise BadInput("this controller chooses no grasp: train it with --override goal.kind=grasp.")
+        self.remember(observation)
+        noise = torch.randn(1, count, GOAL_DIM, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        return goal.sample(self._scene(observation), noise)[0].cpu().numpy()
+
     def _choose(self, observation: Observation) -> None:
         goal = self.controller.goal
         if goal is None:
             return
-        self._goal = torch.zeros(1, GOAL_DIM)
-        prepared = self.controller.encoder.prepare(self.batch(observation), None)
         noise = torch.randn(1, goal.config.samples, GOAL_DIM, generator=self._generator).to(self._device)
         tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
-        self._goal = goal.propose(prepared, noise, tried).cpu()
+        self._goal = goal.propose(self._scene(observation), noise, tried).cpu()
+
+    def _scene(self, observation: Observation) -> Batch:
+        self._goal = torch.zeros(1, GOAL_DIM)
+        return self.controller.encoder.prepare(self.batch(observation), None)
 
     def chunk(
         self,
