@@ -21,8 +21,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM
 
 @dataclass(frozen=True)
 class Rehearse:
-    """Try grasps out on copies of twin scenes, good ones and bad ones: what `train judge` learns from. Goes on where it
-    was interrupted."""
+    """Try grasps out on copies of twin scenes, good ones and bad ones: what `train grasps` learns from. Interrupted, it
+    goes on where it was."""
 
     scenes: int = 400
     """How many scenes; every object of a scene is grasped in turn."""
@@ -57,7 +57,7 @@ class Rehearse:
         share = f", {lifted / tried:.0%} lifted" if tried else ""
         print(
             f"{root} holds {self.scenes} scenes; {tried} grasps were tried now{share}.\n"
-            f"Next: python cli.py train judge --policy runs/<name>/best --rehearsals {self.out}"
+            f"Next: python cli.py train grasps --policy runs/<name>/best --rehearsals {self.out}"
         )
         return 0
 

@@ -32,7 +32,7 @@ from dexloop.train.controller.goal import SCENE_FEATURES, GraspGoal
 from dexloop.train.controller.judge import GraspJudge
 from dexloop.train.controller.policy import Controller
 from dexloop.train.controller.small import SmallEncoder
-from dexloop.train.judge import Rehearsed, TrainJudge, judged
+from dexloop.train.grasps import Rehearsed, TrainGrasps, judged
 
 TRIALS = TrialConfig(3, "train", (1, 2), 3, (160, 120))
 
@@ -119,7 +119,7 @@ def test_the_command_makes_what_is_missing_and_refuses_another_recipe(tmp_path: 
     assert replace(few, scenes=2, workers=2).run() == 0
     assert scene_path(tmp_path / "r", 0).read_bytes() == before
     assert len(scene_paths(tmp_path / "r")) == 2
-    assert "train judge" in capsys.readouterr().out
+    assert "train grasps" in capsys.readouterr().out
     assert main(["rehearse", "--seed", "9", "--out", str(tmp_path / "r")]) == 2
     assert "other settings" in capsys.readouterr().err
     for wrong in (["--scenes", "0"], ["--workers", "0"], ["--seed", "-1"], ["--objects", "9..2"]):
@@ -168,12 +168,17 @@ def test_what_is_reported_of_a_judge() -> None:
         def forward(self, seen: dict[str, torch.Tensor], wish: torch.Tensor) -> torch.Tensor:
             return 10 * wish[..., 0]
 
+    chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
+    chooser.judge = Knows()  # type: ignore[assignment]
     wish = goals(8, 0)
     wish[:, 0] = torch.tensor([1.0, -1, -1, -1, 1, 1, -1, -1])
-    data = Rehearsed({"anchor": torch.zeros(6, 2, 3)}, [np.arange(4), np.arange(4, 8)], wish, (wish[:, 0] > 0).float())
-    found = judged(Knows(), data)  # type: ignore[arg-type]
+    looks = {name: tensor[None, :2].repeat(6, *[1] * tensor.ndim) for name, tensor in prepared().items()}
+    data = Rehearsed(looks, [np.arange(4), np.arange(4, 8)], wish, (wish[:, 0] > 0).float())
+    found = judged(chooser, data)
     assert found["auc"] == found["picked"] == found["best"] == 1.0
     assert found["random"] == pytest.approx(0.375)
+    assert data.target_of.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert set(data.held(np.random.default_rng(0), 20).tolist()) == {0, 4, 5}
 
 
 def small_policy(folder: Path) -> Path:
@@ -183,36 +188,38 @@ def small_policy(folder: Path) -> Path:
     return folder
 
 
-def test_train_judge_learns_and_writes_a_policy_that_loads(tmp_path: Path, capsys) -> None:
+def test_train_grasps_learns_and_writes_a_policy_that_loads(tmp_path: Path, capsys) -> None:
     open_folder(tmp_path / "r", {"seed": 0})
     for index in range(12):
         write_scene(tmp_path / "r", index, scene(index))
     policy = small_policy(tmp_path / "p")
-    few = TrainJudge(policy, (str(tmp_path / "r"),), steps=150, width=16, samples=8, lr=1e-2, validation_share=0.3)
+    few = TrainGrasps(policy, (str(tmp_path / "r"),), steps=150, width=16, samples=8, lr=1e-2, validation_share=0.3)
     command = replace(few, out=tmp_path / "judged")
     assert command.run() == 0
     made = load_controller(tmp_path / "judged")
     assert made.config.goal.judge == 16
     assert made.config.goal.samples == 8
     before = load_controller(policy).state_dict()
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in before.items())
+    moves = [name for name in before if not name.startswith("goal.")]
+    assert moves
+    assert all(torch.equal(before[name], made.state_dict()[name]) for name in moves)  # how it moves has not changed
     about = json.loads((tmp_path / "judged" / "about.json").read_text())
     assert about["recipe"] == ["a command"]
     assert about["judge"]["auc"] > 0.8  # success is a matter of height here
     assert "first choice lifted" in capsys.readouterr().out
 
 
-def test_train_judge_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+def test_train_grasps_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     save_controller(Controller(replace(PRESETS["small"], encoder=CONFIG)), plain)
     with pytest.raises(BadInput, match="chooses no grasp"):
-        TrainJudge(plain, (str(tmp_path),)).run()
+        TrainGrasps(plain, (str(tmp_path),)).run()
     policy = small_policy(tmp_path / "p")
     with pytest.raises(BadInput, match="holds no rehearsed grasps"):
-        TrainJudge(policy, (str(tmp_path / "none"),)).run()
+        TrainGrasps(policy, (str(tmp_path / "none"),)).run()
     with pytest.raises(BadInput, match="at least 1"):
-        TrainJudge(policy, (str(tmp_path / "none"),), steps=0).run()
+        TrainGrasps(policy, (str(tmp_path / "none"),), steps=0).run()
     open_folder(tmp_path / "r", {"seed": 0})
     write_scene(tmp_path / "r", 0, scene())
     with pytest.raises(BadInput, match="too few to hold some out"):
-        TrainJudge(policy, (str(tmp_path / "r"),)).run()
+        TrainGrasps(policy, (str(tmp_path / "r"),)).run()

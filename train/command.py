@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .attention import Attention
-from .judge import TrainJudge
+from .grasps import TrainGrasps
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Train:
 
     action: (
         Annotated[TrainController, tyro.conf.subcommand("controller")]
-        | Annotated[TrainJudge, tyro.conf.subcommand("judge")]
+        | Annotated[TrainGrasps, tyro.conf.subcommand("grasps")]
         | Annotated[Attention, tyro.conf.subcommand("attention")]
     )
 

@@ -177,7 +177,7 @@ class GoalConfig:
     jitter_m: float = 0.004
     """Deviation of the goal's position while chunks are learnt; of its rotation 5 rad per m of it."""
     judge: int = 0
-    """Width of the network that tells which of the samples will lift (:mod:`.judge`), learnt by `train judge`; 0 =
+    """Width of the network that tells which of the samples will lift (:mod:`.judge`), learnt by `train grasps`; 0 =
     none, and the densest is taken."""
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 The scene is looked at from the hand: points of the target and of what stands around it are put into the frame of the
 palm as it will close, so that alike grasps look alike wherever they are. Learnt from grasps that were tried out on the
-twin (``cli.py rehearse``, ``cli.py train judge``; GraspNet's evaluator, 1905.10520, learns likewise).
+twin (``cli.py rehearse``, ``cli.py train grasps``; GraspNet's evaluator, 1905.10520, learns likewise).
 """
 
 from __future__ import annotations

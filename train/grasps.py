@@ -1,8 +1,9 @@
-"""``cli.py train judge``: learn from rehearsed grasps which of its proposals a controller should take."""
+"""``cli.py train grasps``: learn from rehearsed grasps what a controller should propose, and which of it to take."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..hardware.errors import BadInput
 if TYPE_CHECKING:
     import torch
 
-    from .controller.judge import GraspJudge
+    from .controller.goal import GraspGoal
     from .controller.parts import Batch
     from .controller.policy import Controller
 
@@ -27,15 +28,16 @@ _SCENE = ("anchor", "scene", "scene.points", "scene.around")
 
 
 @dataclass(frozen=True)
-class TrainJudge:
-    """Teach a controller that chooses a grasp first (goal.kind=grasp) which of its proposals will lift."""
+class TrainGrasps:
+    """Teach a controller that chooses a grasp first (goal.kind=grasp) from grasps that were tried out: to propose such
+    as lifted, and to judge which of its proposals will. How it moves stays as it is."""
 
     policy: Path
     """The controller: a policy folder, or a run (its best policy)."""
     rehearsals: tuple[str, ...] = ("rehearsals",)
     """What `rehearse` made: names under recordings/, or paths."""
     out: Path | None = None
-    """Folder for the controller with its judge. Not given: judged, beside the policy."""
+    """Folder for the controller that comes out. Not given: grasps, beside the policy."""
     steps: int = 3000
     """Batches to learn from."""
     width: int = 192
@@ -65,7 +67,7 @@ class TrainJudge:
         controller = with_judge(start, self.width, self.samples, self.seed)
         figures = learn(controller, paths, self)
         recipes = [read_recipe(root) | {"scenes": len(scene_paths(root))} for root in roots]
-        out = self.out or (self.policy if self.policy.name != "best" else self.policy.parent) / "judged"
+        out = self.out or (self.policy if self.policy.name != "best" else self.policy.parent) / "grasps"
         about = _about(self.policy) | {"judge": {"rehearsals": recipes, **figures}}
         save_controller(controller, out, about)
         print(
@@ -100,11 +102,27 @@ class Rehearsed:
     goals: torch.Tensor  # (N, 15)
     lifted: torch.Tensor  # (N,) 0 or 1
 
+    @functools.cached_property
+    def target_of(self) -> NDArray[np.int64]:
+        """(N,) which target each of the goals is for."""
+        return np.repeat(np.arange(len(self.grasps)), [len(mine) for mine in self.grasps])
+
+    @functools.cached_property
+    def _lifting(self) -> list[NDArray[np.int64]]:
+        good = self.lifted.numpy() > 0
+        return [mine[good[mine]] for mine in self.grasps if good[mine].any()]
+
+    def held(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """(count,) grasps that lifted, of targets drawn evenly. Raises BadInput where none did."""
+        if not self._lifting:
+            raise BadInput("none of the rehearsed grasps lifted its target: rehearse more scenes.")
+        return np.array([rng.choice(self._lifting[t]) for t in rng.integers(len(self._lifting), size=count)])
+
     def take(self, look: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
         return {name: tensor[look, targets] for name, tensor in self.looks.items()}
 
 
-def learn(controller: Controller, paths: list[Path], settings: TrainJudge) -> dict[str, Any]:
+def learn(controller: Controller, paths: list[Path], settings: TrainGrasps) -> dict[str, Any]:
     """Fit ``controller.goal.judge``. Returns what it achieves on held-out scenes."""
     import torch
     from rich.progress import track
@@ -117,48 +135,66 @@ def learn(controller: Controller, paths: list[Path], settings: TrainJudge) -> di
         raise BadInput(f"{len(paths)} rehearsed scenes are too few to hold some out: make more with `rehearse`.")
     held_out = open_rehearsals(controller, [paths[i] for i in sorted(order[:count])], settings.seed)
     training = open_rehearsals(controller, [paths[i] for i in sorted(order[count:])], settings.seed)
-    assert controller.goal is not None
-    assert controller.goal.judge is not None
-    judge = controller.goal.judge
-    average = copy.deepcopy(judge)
-    optimizer = torch.optim.AdamW(judge.parameters(), settings.lr, weight_decay=1e-2)
+    chooser = controller.goal
+    assert chooser is not None
+    assert chooser.judge is not None
+    average = copy.deepcopy(chooser)
+    optimizer = torch.optim.AdamW(chooser.parameters(), settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.steps + 1, pct_start=0.05)
-    judge.train()
-    for step in track(range(settings.steps), description="learning to judge grasps"):
+    chooser.train()
+    for step in track(range(settings.steps), description="learning from rehearsed grasps"):
         targets = rng.integers(len(training.grasps), size=TARGETS)
         tried = np.stack([rng.choice(training.grasps[t], GRASPS) for t in targets])
         prepared = training.take(rng.integers(LOOKS, size=TARGETS), targets)
-        loss = binary_cross_entropy_with_logits(judge(prepared, training.goals[tried]), training.lifted[tried])
+        logits = chooser.judge(prepared, training.goals[tried])
+        loss = binary_cross_entropy_with_logits(logits, training.lifted[tried])
+        loss = loss + proposing(chooser, training, rng.integers(LOOKS, size=TARGETS), training.held(rng, TARGETS), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         with torch.no_grad():
             keep = min(0.99, step / (step + 10))
-            for mean, now in zip(average.parameters(), judge.parameters(), strict=True):
+            for mean, now in zip(average.parameters(), chooser.parameters(), strict=True):
                 mean.lerp_(now, 1 - keep)
         if (step + 1) % 500 == 0 or step + 1 == settings.steps:
             figures = judged(average.eval(), held_out)
             print(f"step {step + 1}: held out " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    judge.load_state_dict(average.state_dict())
-    judge.eval()
+    chooser.load_state_dict(average.state_dict())
+    chooser.eval()
     return figures | {"targets": len(held_out.grasps), "steps": settings.steps, "seed": settings.seed}
 
 
-def judged(judge: GraspJudge, data: Rehearsed) -> dict[str, float]:
-    """Cross entropy and area under the ROC curve over all grasps; and over targets, how often the grasp that is judged
-    best lifted, one at random, and any of them."""
+def proposing(
+    chooser: GraspGoal, data: Rehearsed, looks: NDArray[np.int64], grasps: NDArray[np.int64], seed: int
+) -> torch.Tensor:
+    """Mean error of the chooser's flow for ``grasps``, which lifted."""
+    from .controller.draws import Draws
+
+    draws = Draws(seed, 0, len(grasps))
+    prepared = data.take(looks, data.target_of[grasps])
+    goals = data.goals[grasps]
+    return chooser.loss(prepared, goals, draws.normal(goals.shape[1]), draws.uniform()).mean()
+
+
+def judged(chooser: GraspGoal, data: Rehearsed) -> dict[str, float]:
+    """Of grasps that lifted, the mean error of the chooser's flow; over all grasps, the judge's cross entropy and area
+    under the ROC curve; over targets, how often the grasp that is judged best lifted, one at random, and any."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
+    assert chooser.judge is not None
     logits = torch.zeros(len(data.goals))
+    good = np.flatnonzero(data.lifted.numpy())
     with torch.no_grad():
         for target, mine in enumerate(data.grasps):
             prepared = data.take(np.zeros(1, np.int64), np.array([target]))
-            logits[mine] = judge(prepared, data.goals[mine][None])[0]
+            logits[mine] = chooser.judge(prepared, data.goals[mine][None])[0]
+        flow = proposing(chooser, data, np.zeros(len(good), np.int64), good, 0)
     lifted = [data.lifted[mine] for mine in data.grasps]
     won, lost = logits[data.lifted > 0], logits[data.lifted == 0]
     return {
+        "flow": float(flow),
         "loss": float(binary_cross_entropy_with_logits(logits, data.lifted)),
         "auc": float((won[:, None] > lost[None]).float().mean()),
         "picked": float(np.mean([mine[logits[at].argmax()] for mine, at in zip(lifted, data.grasps, strict=True)])),
