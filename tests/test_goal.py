@@ -90,10 +90,10 @@ def test_it_learns_which_grasp_belongs_to_which_scene_and_takes_one_of_two() -> 
     model.eval()
     first = {key: value[:1] for key, value in prepared.items()}
     noise = torch.randn(1, 64, GOAL_DIM, generator=make)
-    chosen = model.propose(first, noise)
+    chosen = model.propose(first, noise)[:, 0]
     off = (chosen[:, :3] - ways[:, :3]).norm(dim=1)
     assert off.min() < 0.03
-    other = model.propose(first, noise, chosen[:, None])
+    other = model.propose(first, noise, chosen[:, None])[:, 0]
     assert (other[:, :3] - ways[int(off.argmax()), :3]).norm() < 0.03
     assert alike(chosen[:, None], other[:, None]).item() < 0.1
 

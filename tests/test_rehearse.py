@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from dexloop.cli import main
+from dexloop.collect.expert.grasps import orientation
+from dexloop.collect.expert.reach import Reach
 from dexloop.collect.rehearse import Rehearse
 from dexloop.collect.tasks import LIFT_VARIED
 from dexloop.collect.trials import TrialConfig, rehearse_scene
@@ -23,14 +25,17 @@ from dexloop.datasets.rehearsals import (
     write_scene,
 )
 from dexloop.hardware.errors import BadInput
+from dexloop.hardware.geometry import transform
+from dexloop.hardware.rig import DEXGRASPVLA_RIG
 from dexloop.tests.test_goal import CONFIG, GOAL, goals
 from dexloop.tests.test_small import batch
 from dexloop.train.controller.checkpoint import load_controller, save_controller
 from dexloop.train.controller.config import PRESETS
 from dexloop.train.controller.geometry import CLOSING, six_to_rotation
-from dexloop.train.controller.goal import SCENE_FEATURES, GraspGoal
+from dexloop.train.controller.goal import SCENE_FEATURES, GraspGoal, alike
 from dexloop.train.controller.judge import GraspJudge
 from dexloop.train.controller.policy import Controller
+from dexloop.train.controller.reachable import GoalArm
 from dexloop.train.controller.small import SmallEncoder
 from dexloop.train.grasps import Rehearsed, TrainGrasps, judged
 
@@ -148,17 +153,41 @@ def test_a_judge_sees_grasps_from_the_palm() -> None:
         assert not torch.allclose(judge(seen, wish), judge(seen, moved), atol=1e-4)
 
 
-def test_the_judge_chooses_among_the_proposals_and_passes_over_what_was_tried() -> None:
+def test_the_judge_ranks_the_proposals_and_what_was_tried_comes_last() -> None:
     torch.manual_seed(0)
     chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
     seen, noise = prepared(), torch.randn(3, 16, 15, generator=torch.Generator().manual_seed(3))
+    ranked = chooser.propose(seen, noise)
     with torch.no_grad():
-        offered = chooser.sample(seen, noise)
-        worth = chooser.judge(seen, offered)
-    best = chooser.propose(seen, noise)
-    assert torch.equal(best, offered[torch.arange(3), worth.argmax(1)])
-    other = chooser.propose(seen, noise, best[:, None])
-    assert not torch.allclose(other, best)
+        worth = chooser.judge(seen, ranked).sigmoid() * alike(ranked, ranked).mean(-1) ** 0.25
+    assert (worth[:, 1:] <= worth[:, :-1] + 1e-6).all()
+    first = ranked[:, :1]
+    assert torch.allclose(chooser.propose(seen, noise, first)[:, -1], first[:, 0])
+
+
+def test_a_judge_that_is_sure_overrules_the_crowd() -> None:
+    chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
+    seen, noise = prepared(), torch.randn(3, 16, 15, generator=torch.Generator().manual_seed(3))
+    chooser.judge = lambda _, wish: 4000 * (wish[..., 2] - wish[..., 2].amax(1, keepdim=True))  # type: ignore[assignment]
+    ranked = chooser.propose(seen, noise)
+    assert torch.allclose(ranked[:, 0, 2], ranked[..., 2].amax(1))  # the highest
+
+
+def test_reach_passes_over_what_the_arm_cannot_do() -> None:
+    reach, kinematics = GoalArm(), Reach(DEXGRASPVLA_RIG)
+    over_the_table = transform(orientation(2.1, 0.73, 0.0), np.array([0.4, 0.05, 0.16]))
+    assert kinematics.roughly(over_the_table)
+
+    def goal(height_m: float, away_m: float = 0.0) -> np.ndarray:
+        place = over_the_table[:3, 3] + np.array([away_m, 0.0, height_m])
+        return np.concatenate([place, over_the_table[:3, 0], over_the_table[:3, 1], np.ones(6)])
+
+    good, far, deep = goal(0.0), goal(0.0, away_m=0.9), goal(-0.15)
+    assert reach.reaches(good)
+    assert not reach.reaches(far)
+    assert not reach.reaches(deep)  # through the table
+    assert reach.first([far, deep, good, good]) == 2
+    assert reach.first([far, deep]) == 0
 
 
 def test_what_is_reported_of_a_judge() -> None:

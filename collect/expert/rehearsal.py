@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 TIMESTEP_S = 0.004
-OUT_OF_THE_WAY_M = -20.0  # falling, where nothing is met
+OUT_OF_THE_WAY_M = -20.0
 HELD_S = 0.4  # at the top, before it is looked at
 
 
@@ -39,14 +39,26 @@ class Rehearsal:
 
     def lifts(self, plan: ReachPlan, manner: Manner, target: int, noise: SmoothNoise, scale: Array) -> float:
         """How far (m) the attempt raises object ``target``, with ``noise`` times ``scale`` (13,) on its commands."""
-        copy = self._ready()
-        copy.set_arm_and_hand(plan.approach[0], plan.grasp.preshape)
+        import mujoco
+
+        try:
+            return self._lifts(self._ready(), plan, manner, target, noise, scale)
+        except mujoco.FatalError:
+            # The hand begins in the midst of things: more contacts than the copy has room for. No way to grasp.
+            self.close()
+            return 0.0
+
+    def _lifts(
+        self, copy: TwinWorld, plan: ReachPlan, manner: Manner, target: int, noise: SmoothNoise, scale: Array
+    ) -> float:
         poses = [self._world.object_pose(index) for index in range(copy.object_count)]
         for index, pose in enumerate(poses):
+            copy.set_object_pose(index, _out_of_the_way(pose))
+        copy.set_arm_and_hand(plan.approach[0], plan.grasp.preshape)
+        for index, pose in enumerate(poses):
             away_m = float(np.linalg.norm((pose - poses[target])[:2, 3]))
-            if self._within_m is not None and away_m > self._within_m:
-                pose[2, 3] = OUT_OF_THE_WAY_M
-            copy.set_object_pose(index, pose)
+            if self._within_m is None or away_m <= self._within_m:
+                copy.set_object_pose(index, pose)
         clock, robot = copy.clock, copy.robot
         begun_ns = deadline_ns = clock.now_ns()
         posture = Posture(plan.approach[0], plan.grasp.preshape.copy())
@@ -84,3 +96,10 @@ class Rehearsal:
         if self._copy is not None:
             self._copy.close()
             self._copy = None
+
+
+def _out_of_the_way(pose: Array) -> Array:
+    """Under the table, where nothing is met."""
+    away = pose.copy()
+    away[2, 3] = OUT_OF_THE_WAY_M
+    return away

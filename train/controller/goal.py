@@ -22,6 +22,7 @@ GOAL_DIM = 15
 """Position of the palm (3, m, world), first two columns of its rotation (6), openings (6)."""
 SCENE_FEATURES = 19
 _UNIT_M, _SIX = 0.05, 2.0  # what becomes 1
+_COMPANY = 0.25  # power of the density beside the judge's probability (docs/decisions/101-rehearsed-grasps.md)
 _ALIKE_M, _ALIKE_RAD = 0.02, 0.25  # grasps that differ by this are neighbours
 
 
@@ -54,13 +55,15 @@ class GraspGoal(nn.Module):
 
     @torch.no_grad()
     def propose(self, prepared: Batch, noise: Tensor, tried: Tensor | None = None) -> Tensor:
-        """noise (B, K, 15) -> goals (B, 15): the best of K samples. ``tried`` (B, T, 15): goals that failed, whose
-        neighbours count less."""
+        """noise (B, K, 15) -> goals (B, K, 15), the best first: likely to lift, and not alone among the samples (a
+        judge errs most where it saw least). ``tried`` (B, T, 15): goals that failed, whose neighbours come last."""
         goals = self.sample(prepared, noise)
-        worth = self.judge(prepared, goals).sigmoid() if self.judge is not None else alike(goals, goals).sum(-1)
+        worth = alike(goals, goals).mean(-1)
+        if self.judge is not None:
+            worth = worth**_COMPANY * self.judge(prepared, goals).sigmoid()
         if tried is not None and tried.shape[1]:
             worth = worth * (1 - alike(goals, tried)).prod(-1)
-        return goals[torch.arange(len(goals)), worth.argmax(1)]
+        return goals[torch.arange(len(goals))[:, None], worth.argsort(1, descending=True)]
 
     @torch.no_grad()
     def sample(self, prepared: Batch, noise: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...hardware.errors import BadInput
 from ..views import Observation, follow
 from .actions import COMMAND_DIM, action_space, chunk_basis
+from .arrival import CLOSING_STEPS, Arrival
 from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
@@ -21,9 +22,9 @@ from .geometry import ARM_DOF, CLOSING
 from .goal import GOAL_DIM, GraspGoal
 from .objective import Network, objective
 from .parts import Batch
+from .reachable import GoalArm
 from .transformer import ActionTransformer, Observed
 
-CLOSING_STEPS = 5  # from the beginning of closing to CLOSING, at 20 Hz
 MOVED_M = 0.03  # a target that is this far from where it was has been moved
 
 
@@ -244,6 +245,7 @@ class ControllerPolicy:
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
         self._reference: dict[str, NDArray[np.generic]] = {}
+        self._arm, self._arrival = GoalArm(), Arrival()
         self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
         self._tried: list[Tensor] = []  # goals of this attempt that failed
         self._shift = torch.zeros(1, 3)  # how far the target has moved since
@@ -283,7 +285,8 @@ class ControllerPolicy:
             return
         noise = torch.randn(1, goal.config.samples, GOAL_DIM, generator=self._generator).to(self._device)
         tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
-        self._goal = goal.propose(self._scene(observation), noise, tried).cpu()
+        ranked = goal.propose(self._scene(observation), noise, tried)[0].cpu()
+        self._goal = ranked[[self._arm.first(ranked.numpy())]]
 
     def _scene(self, observation: Observation) -> Batch:
         self._goal = torch.zeros(1, GOAL_DIM)
@@ -303,6 +306,9 @@ class ControllerPolicy:
         before = torch.zeros(1, 0, COMMAND_DIM) if left is None else torch.as_tensor(np.asarray(left, np.float32))[None]
         before = before.to(self._device)
         new = self.controller.sample(batch, self.noise(), before[:, :late], steps)
+        if self._goal is not None:
+            goal, state = batch["goal"][0].cpu().numpy(), np.asarray(observation.state)
+            new = torch.as_tensor(self._arrival.led(new[0].double().cpu().numpy(), goal, state, late)).to(new)[None]
         return taken_over(new, before, late, self.config.action.fade)[0].double().cpu().numpy()
 
     def noise(self) -> Tensor:
