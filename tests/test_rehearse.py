@@ -165,10 +165,17 @@ def test_the_judge_ranks_the_proposals_and_what_was_tried_comes_last() -> None:
     assert torch.allclose(chooser.propose(seen, noise, first)[:, -1], first[:, 0])
 
 
+class Highest(torch.nn.Module):
+    """A judge that is sure of the highest grasp."""
+
+    def forward(self, seen: dict[str, torch.Tensor], wish: torch.Tensor) -> torch.Tensor:
+        return 4000 * (wish[..., 2] - wish[..., 2].amax(1, keepdim=True))
+
+
 def test_a_judge_that_is_sure_overrules_the_crowd() -> None:
     chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
     seen, noise = prepared(), torch.randn(3, 16, 15, generator=torch.Generator().manual_seed(3))
-    chooser.judge = lambda _, wish: 4000 * (wish[..., 2] - wish[..., 2].amax(1, keepdim=True))  # type: ignore[assignment]
+    chooser.judge = Highest()  # type: ignore[assignment]
     ranked = chooser.propose(seen, noise)
     assert torch.allclose(ranked[:, 0, 2], ranked[..., 2].amax(1))  # the highest
 
