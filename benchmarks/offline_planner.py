@@ -119,13 +119,13 @@ def score(planner: OfflinePlanner, scene: SceneSpec, look: Look, truth: NDArray[
     """One scene."""
     result = SceneResult(scene.seed)
     boxes = {k: box_of(truth == k + 1) for k in range(len(scene.objects)) if (truth == k + 1).sum() >= MIN_VISIBLE_PX}
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         things = planner.see(look).things
     except PlannerError as error:
         result.notes.append(str(error))
         things = ()
-    result.ms = 1e3 * (time.perf_counter() - begun)
+    result.ms = 1e3 * (time.process_time() - begun)
     found = {k: max([iou(thing.cluster.box, box) for thing in things] or [0.0]) for k, box in boxes.items()}
     result.iou = list(found.values())
     result.visible, result.boxed = len(found), sum(v > 0.5 for v in found.values())
@@ -238,7 +238,7 @@ def show(figures: dict[str, Any], results: list[SceneResult]) -> None:
             print(f"{kind:12s} right     {share(counts['right'], counts['of'])}   wrong {counts['wrong']}, "
                   f"abstained {counts['abstained']}")  # fmt: skip
     print(f"'all <colour> objects' {figures['all']}")
-    print(f"one look               {figures['see_ms_median']:.0f} ms median, one thread")
+    print(f"one look               {figures['see_ms_median']:.0f} ms of one thread's time, median")
     for result in results:
         for note in result.notes:
             print(f"  {result.seed}: {note}")

@@ -11,6 +11,7 @@ from dexloop.deploy.planner.base import Grounding, Look
 from dexloop.deploy.planner.grip import Grip, GripConfig
 from dexloop.deploy.planner.offline import OfflineConfig, OfflinePlanner
 from dexloop.deploy.planner.ranking import RankingConfig
+from dexloop.deploy.planner.segments import hang_together
 from dexloop.hardware.errors import BadInput
 
 from .test_table import disc, look_of, slab
@@ -336,3 +337,13 @@ def test_verifies_a_held_object_on_the_twin(planner: OfflinePlanner) -> None:
     verdict = planner.verify(scene.instruction, before, empty)
     assert not verdict.yes, verdict.reason
     world.close()
+
+
+def test_a_sliver_that_lies_apart_is_of_another_thing() -> None:
+    """A neighbour's rim behind a can; a hammer of which an arm hides the middle stays whole."""
+    square = np.stack(np.meshgrid(np.linspace(0, 0.06, 30), np.linspace(0, 0.06, 30)), -1).reshape(-1, 2)
+    sliver = np.column_stack([np.full(40, 0.12), np.linspace(0, 0.05, 40)])
+    kept = hang_together(np.concatenate([square, sliver]).astype(np.float32))
+    assert kept[:900].mean() > 0.99
+    assert not kept[900:].any()
+    assert hang_together(np.concatenate([square, square[:300] + 0.12]).astype(np.float32)).mean() > 0.99

@@ -14,8 +14,8 @@ from dexloop.deploy.planner.grammar import parse
 from dexloop.deploy.planner.ranking import Answer, Ranking, RankingConfig
 from dexloop.deploy.planner.reach import Reach, ReachConfig
 from dexloop.deploy.planner.segments import Cluster
-from dexloop.deploy.planner.shapes import NOUN_SHAPES
-from dexloop.deploy.planner.words import NOUNS
+from dexloop.deploy.planner.shapes import LOOKS_LIKE, NOUN_SHAPES
+from dexloop.deploy.planner.words import ALIKE, NOUNS, alike
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.rig import DEXGRASPVLA_RIG
 from hypothesis import given
@@ -35,7 +35,7 @@ def thing(
         mask, (0.0, 0.0, 4.0, 4.0), points, points[:, 2], np.array([x, y, height / 2]), np.zeros(144, np.intp)
     )
     called = {name: 0.001 for name in COLOURS} | ({colour: 0.99} if isinstance(colour, str) else colour)
-    kinds = {name: 0.001 for name in NOUNS} | ({kind: 0.9} if isinstance(kind, str) else kind)
+    kinds = {name: 0.001 for name in NOUNS if name not in LOOKS_LIKE} | ({kind: 0.9} if isinstance(kind, str) else kind)
     return Thing(cluster, dict(called), length, width, height, 0.95, 0.97, 0.0, called, kinds)
 
 
@@ -70,9 +70,51 @@ def test_a_clear_lead_is_enough_and_a_slight_one_is_not() -> None:
     assert ask("the red cup", RED_CUP, likely).rivals == (0, 1)
 
 
-def test_a_colour_singles_out_what_the_camera_takes_for_another_kind() -> None:
-    """Shapes seen from above mislead, and names vary; colours less."""
-    assert ask("the red pouch", RED_CUP, BLUE_CUP).chosen == (0,)
+def test_a_kind_that_no_classifier_knows_is_found_by_what_it_looks_like() -> None:
+    """A pouch is taken for a bag, a torch for a carrot."""
+    bag = thing("red", "bag", sides=(0.13, 0.08, 0.03))
+    carrot = thing("red", "carrot", 0.3, sides=(0.15, 0.04, 0.04))
+    assert ask("the red pouch", bag, BLUE_CUP).chosen == (0,)
+    assert ask("the red torch", bag, carrot).chosen == (1,)
+
+
+def test_a_colour_singles_out_what_the_camera_half_takes_for_another_kind() -> None:
+    """Shapes seen from above mislead."""
+    assert ask("the red cup", thing("red", {"can": 0.8, "cup": 0.1}), BLUE_CUP).chosen == (0,)
+
+
+@pytest.mark.parametrize("noun", ["pouch", "hammer", "banana", "toy car"])
+def test_another_kind_than_was_named_is_not_taken_for_its_colour(noun: str) -> None:
+    other = thing("red", "can", 0.3, -0.1)
+    assert not ask(f"the red {noun}", RED_CUP, BLUE_CUP).chosen
+    assert not ask(f"the red {noun}", RED_CUP, other).chosen
+
+
+def test_a_noun_may_mean_its_like_where_nothing_bears_it() -> None:
+    mug, box = thing("red", "mug", 0.4, 0.1), thing("red", "box", 0.3, -0.2)
+    assert ask("the red cup", mug, box).chosen == (0,)
+    assert ask("the red cup", mug, RED_CUP).chosen == (1,)
+    assert ask("all cups", mug, RED_CUP).chosen == (1,)
+
+
+def test_a_sure_one_beside_a_likely_one_is_asked_about() -> None:
+    likely = thing("red", {"can": 0.7, "bottle": 0.3}, 0.3, -0.1)
+    assert set(ask("the can", thing("blue", {"can": 0.98}), likely).rivals) == {0, 1}
+
+
+def test_a_place_tells_a_thing_from_its_like() -> None:
+    """ "The cup on the left" is said where a mug on the right could be meant as well."""
+    left, right = thing("red", {"cup": 0.4, "mug": 0.5}, y=0.1), thing("red", "mug", y=-0.1)
+    assert ask("the red cup on the left", left, right).chosen == (0,)
+
+
+def test_like_nouns_are_nouns_and_kinds_that_look_like_others_are_unknown() -> None:
+    known = set(fitted.fitted().nouns.classes)
+    assert set().union(*ALIKE) <= set(NOUNS)
+    assert alike("cup") == {"mug", "goblet"}
+    assert alike("spoon") == frozenset()
+    assert not set(LOOKS_LIKE) & known
+    assert all(set(kinds) <= known for kinds in LOOKS_LIKE.values())
 
 
 def test_a_lid_does_not_make_it_another_colour() -> None:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from .features import measure, shares
 from .fitted import fitted
 from .segments import Cluster
-from .shapes import colour_fit, typical_fit
+from .shapes import colour_fit, looks_fit, typical_fit
 from .table import Array
 from .words import COLOURS as COLOUR_WORDS
+from .words import alike
 
 COLOURS = tuple(COLOUR_WORDS)
 
@@ -83,11 +84,16 @@ class Thing:
         size = long * middle
         return _above(size, 0.011, 0.003) if word == "big" else _below(size, 0.006, 0.002)
 
-    def noun_fit(self, noun: str) -> float:
-        """0..1: how likely it is such a thing."""
+    def noun_fit(self, noun: str, loose: float = 0.0) -> float:
+        """0..1: how likely it is such a thing; or, where ``loose``, to that part one that people use the noun for."""
+        like = sum(self._is(other) for other in alike(noun)) if loose else 0.0
+        return min(1.0, self._is(noun) + loose * like * colour_fit(noun, self.colours))
+
+    def _is(self, noun: str) -> float:
         if noun in self.kinds:
             return self.kinds[noun] * colour_fit(noun, self.colours)
-        return typical_fit(noun, self.size_m, self.hollow_m, self.convexity, self.fill, self.colours)
+        typical = typical_fit(noun, self.size_m, self.hollow_m, self.convexity, self.fill, self.colours)
+        return typical * looks_fit(noun, self.kinds)
 
     @cached_property
     def shape_word(self) -> str:

@@ -12,6 +12,9 @@ from .base import Box
 from .cuts import Cutter, SegmentConfig
 from .table import Array, Mask, Table
 
+_CELL_M = 0.006  # squares of the table on which an object's points hang together
+_LEAST_PIECE = 0.1  # of the points: a smaller piece that hangs apart is of another thing
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -48,10 +51,15 @@ def clusters(table: Table, lab: NDArray[np.float32], config: SegmentConfig | Non
 
 
 def make_cluster(mask: Mask, table: Table) -> Cluster | None:
-    """None where nothing of ``mask`` has a depth."""
+    """None where nothing of ``mask`` has a depth. What lies clearly apart from the rest of it is left out."""
     known = mask & table.valid
     if known.sum() < 12:
         return None
+    together = hang_together(table.points[known][:, :2])
+    if not together.all():
+        stray = np.zeros_like(mask)
+        stray[known] = ~together
+        mask, known = mask & ~stray, known & ~stray
     rows, columns = np.nonzero(mask)
     points, height = table.points[known], table.height_m[known]
     low, high = np.percentile(points[:, :2], [2, 98], axis=0)
@@ -60,6 +68,23 @@ def make_cluster(mask: Mask, table: Table) -> Cluster | None:
     centroid[2] = (table.plane.offset_m - table.plane.normal[:2] @ centroid[:2]) / table.plane.normal[2] + top / 2
     box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
     return Cluster(mask, box, points, height, centroid, np.flatnonzero(known))
+
+
+def hang_together(xy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N,): which of points (N, 2) m, seen from above, are of a piece that is more than a sliver.
+
+    A cut through a cluster leaves a few pixels of one thing's rim on the other; they are beside it in the picture, and
+    as far behind it on the table as one hides of the other.
+    """
+    cells = np.floor((xy - xy.min(0)) / _CELL_M).astype(int)
+    count = np.zeros(cells.max(0) + 1, int)
+    np.add.at(count, (cells[:, 0], cells[:, 1]), 1)
+    _, pieces = cv2.connectedComponents((count > 1).astype(np.uint8), connectivity=8)
+    piece = pieces[cells[:, 0], cells[:, 1]]
+    size = np.bincount(piece)
+    kept = size >= _LEAST_PIECE * len(xy)
+    kept[0] = False
+    return np.asarray(kept[piece]) if kept.any() else np.ones(len(xy), bool)
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -72,14 +72,34 @@ NOUN_COLOURS: dict[str, tuple[str, ...]] = {
     "carrot": ("orange", "red", "brown"),
     "cucumber": ("green",),
     "lemon": ("yellow", "green", "orange"),
-    "orange": ("orange", "red", "yellow", "brown"),
+    "orange": ("orange", "red", "brown"),
     "paper roll": ("white", "grey", "brown"),
     "pear": ("green", "yellow", "brown"),
     "piece of cheese": ("yellow", "orange", "white"),
     "light bulb": ("white", "yellow", "grey"),
 }
+# What one who has never seen such a thing takes it for: kinds of like build that the classifier knows.
+LOOKS_LIKE: dict[str, tuple[str, ...]] = {
+    "bell pepper": ("apple", "orange", "lemon", "ball"),
+    "goblet": ("cup", "mug", "bowl", "bottle", "can", "candle", "jar", "hammer", "paper roll"),
+    "light bulb": ("lemon", "apple", "orange", "ball", "bottle", "banana", "carrot", "jar", "candle"),
+    "pear": ("apple", "lemon", "orange", "ball", "bottle", "candle"),
+    "piece of cheese": ("block", "sponge", "bar of soap", "box", "bag", "carton"),
+    "plate": ("bowl", "book"),
+    "pouch": ("bag", "box", "book", "sponge", "bottle", "tube", "bowl", "carton", "bar of soap", "hammer"),
+    "torch": ("marker", "screwdriver", "carrot", "cucumber", "bottle", "candle", "tube", "can", "brush"),
+    "toy car": ("block", "bar of soap", "sponge", "remote control", "box", "bag", "brush"),
+}
 _SPREAD = 0.18  # standard deviation of the logarithm of a side beyond its range
+_MISTAKEN = 0.02  # how often what is new is taken for a kind of another build
 _USUAL = 0.5  # a thing that is just as such things are may still be another
+
+
+def looks_fit(noun: str, kinds: Mapping[str, float]) -> float:
+    """0..1: how well a name that the classifier does not know suits what it takes a thing for."""
+    if noun not in LOOKS_LIKE:
+        return 1.0
+    return _MISTAKEN + (1.0 - _MISTAKEN) * min(1.0, sum(kinds.get(kind, 0.0) for kind in LOOKS_LIKE[noun]) / 0.5)
 
 
 def typical_fit(

@@ -53,6 +53,16 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "tool": ("tool", "tools", "工具"),
 }  # fmt: skip
 
+# Nouns that people use for one another: who says "the red cup" and sees no red cup may mean a red mug.
+ALIKE: tuple[frozenset[str], ...] = (
+    frozenset({"cup", "mug", "goblet"}),
+    frozenset({"box", "carton", "block", "book", "sponge", "bar of soap"}),
+    frozenset({"bag", "pouch"}),
+    frozenset({"can", "jar", "candle"}),
+    frozenset({"ball", "orange", "apple"}),
+    frozenset({"apple", "pear", "lemon"}),
+)
+
 COLOURS: dict[str, tuple[str, ...]] = {
     "red": ("red", "红色", "红"),
     "orange": ("orange", "橙色", "橘色", "橘黄色"),
@@ -173,3 +183,8 @@ IGNORED: tuple[str, ...] = (
     "这", "一个", "个", "只", "瓶装", "的", "了", "在", "里", "们", "我", "你", "位于", "颜色", "是", "吧",
     "机器人", "离",
 )  # fmt: skip
+
+
+def alike(noun: str) -> frozenset[str]:
+    """The other nouns that people use for such a thing."""
+    return frozenset().union(*(group for group in ALIKE if noun in group)) - {noun}
