@@ -141,7 +141,8 @@ class Ranking:
                 return Answer(reason=f"nothing that fits is {_SAID[kind]} that")
             # People mean the one that is most so: half as much is an eighth as likely.
             fits = fits * (beside / beside.max()) ** 3
-        elif len(self.things) == 1 and not query.colours and not query.shapes:
+        elif len(self.things) == 1 and not query.shapes and self._colours(self.things[0], query) > 0.5:
+            # What it is called cannot tell it from another.
             return Answer((0,), confidence=max(0.5, float(fits[0])), reason="it is the only thing on the table")
         keys = [query.superlative] if query.superlative else list(query.places)
         return self._decide(query, np.clip(fits, 1e-4, 0.97), keys)
