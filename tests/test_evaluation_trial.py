@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dexloop.deploy.attempt import AttemptResult, Ending
+from dexloop.deploy.attempt import AttemptConfig, AttemptResult, Ending
 from dexloop.deploy.chunks import FollowCounts
 from dexloop.deploy.evaluation.command import Evaluate
 from dexloop.deploy.evaluation.disturbance import Disturbance, DisturbanceConfig
@@ -492,3 +492,7 @@ def test_the_command_refuses_what_cannot_be(controller: Path, tmp_path: Path) ->
     ):
         with pytest.raises(BadInput, match=told):
             replace(command, **wrong).run()  # type: ignore[arg-type]
+
+
+def test_what_is_evaluated_is_what_is_deployed() -> None:
+    assert Evaluate("validation").seconds == TrialSettings("policy").seconds == AttemptConfig().seconds

@@ -57,8 +57,8 @@ class Evaluate:
     """Processes. The result does not depend on it."""
     ray: str | None = None
     """Instead of processes a Ray cluster: local, auto, or its address."""
-    seconds: float = 15.0
-    """Longest attempt."""
+    seconds: float = 25.0
+    """Longest attempt; the default is that of `deploy`."""
     camera_size: tuple[int, int] = (320, 240)
     """Width and height of the pictures."""
     timeout_s: float = 1800.0

@@ -23,7 +23,7 @@ class TrialSettings:
     planner: PlannerName = "offline"
     masks: MaskSource = "tracked"
     attempts: int = 3
-    seconds: float = 15.0  # longest attempt
+    seconds: float = 25.0  # longest attempt
     camera_size: tuple[int, int] = (320, 240)
     objects: str = ""  # folder of other people's object models; "" = our own
     objects_unit: Literal["m", "cm", "mm", "inch"] = "m"  # of their mesh files
