@@ -7,7 +7,8 @@ import torch
 from dexloop.hardware.description import START_ARM_Q
 from dexloop.train.controller.arrival import CLOSING_STEPS, STEP_RAD, Arrival
 from dexloop.train.controller.geometry import world_T_palm
-from hypothesis import given, settings
+from dexloop.train.controller.reachable import GoalArm, pose_of
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 ARRIVAL = Arrival()
@@ -37,6 +38,7 @@ def goal_beside(row: np.ndarray, off_m: np.ndarray) -> np.ndarray:
 def test_the_hand_closes_at_the_goal_and_not_before(closes: int, late: int, off: list[float]) -> None:
     plan = chunk(closes)
     goal = goal_beside(plan[closes - CLOSING_STEPS], np.array(off))
+    assume(GoalArm().solve(pose_of(goal), plan[closes - CLOSING_STEPS, :7]) is not None)  # within the arm's reach
     led = ARRIVAL.led(plan, goal, REST, late)
     assert led.shape == plan.shape
     np.testing.assert_array_equal(led[:late], plan[:late])
