@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..hardware.errors import DeviceError
 
@@ -31,13 +31,44 @@ def _start(config: StudioConfig) -> None:
     from .studio import Studio
 
     global _studio
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _studio = Studio(config)
 
 
 def _record(attempt: int, journal: Path) -> Take:
     assert _studio is not None
     return _studio.record(attempt, journal)
+
+
+@contextlib.contextmanager
+def processes(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool of spawned processes with one numerical thread each; ``start(*arguments)`` is called first in each. Ctrl-C
+    is the parent's to handle. At the end what has not begun is cancelled.
+
+    Raises DeviceError when a process dies.
+    """
+    # Workers times numerical threads would fight for the same cores.
+    with contextlib.ExitStack() as stack:
+        for name in THREADS:
+            if name not in os.environ:
+                os.environ[name] = "1"
+                stack.callback(os.environ.pop, name, None)
+        context = multiprocessing.get_context("spawn")  # an OpenGL context cannot cross a fork
+        pool = ProcessPoolExecutor(workers, context, _begin, (start, arguments))
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a worker process died (out of memory, or its graphics driver failed): what was finished is safe; "
+                "run again with fewer --workers."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if start is not None:
+        start(*arguments)
 
 
 def record_in_parallel(
@@ -47,14 +78,7 @@ def record_in_parallel(
 
     Raises DeviceError when a worker dies, and whatever an attempt raised.
     """
-    # One thread each: workers times numerical threads would fight for the same cores.
-    with contextlib.ExitStack() as stack:
-        for name in THREADS:
-            if name not in os.environ:
-                os.environ[name] = "1"
-                stack.callback(os.environ.pop, name, None)
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(config,))
+    with processes(workers, _start, config) as pool:
         pending: deque[tuple[Path, Future[Take]]] = deque()
         remaining = iter(attempts)
 
@@ -73,12 +97,7 @@ def record_in_parallel(
                 pending.popleft()
                 submit()
                 yield take
-        except BrokenProcessPool as error:
-            raise DeviceError(
-                "a recording process died (out of memory, or its graphics driver failed): finished episodes are safe; "
-                "run again with fewer --workers."
-            ) from error
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # nobody writes a journal any more
             for path, _ in pending:
                 path.unlink(missing_ok=True)

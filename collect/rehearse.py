@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..hardware.errors import BadInput
 
 if TYPE_CHECKING:
     from .trials import TrialConfig
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -89,18 +85,13 @@ class Rehearse:
         return tried, lifted
 
     def _results(self, config: TrialConfig, root: Path, wanted: list[int]) -> Generator[tuple[int, int]]:
+        from .parallel import processes
         from .trials import rehearse_scene
 
         if self.workers == 1:
             for index in wanted:
                 yield rehearse_scene(config, root, index)
             return
-        for name in THREADS:  # workers times numerical threads would fight for the same cores
-            os.environ.setdefault(name, "1")
-        context: Any = multiprocessing.get_context("spawn")  # an OpenGL context cannot cross a fork
-        pool = ProcessPoolExecutor(self.workers, mp_context=context)
-        try:
+        with processes(self.workers) as pool:
             for future in as_completed([pool.submit(rehearse_scene, config, root, index) for index in wanted]):
                 yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

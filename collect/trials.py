@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ..datasets.rehearsals import RehearsedScene, write_scene
+from ..datasets.rehearsals import GOAL_DIM, RehearsedScene, write_scene
 from ..hardware.description import START_ARM_Q
-from ..hardware.geometry import transform
 from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.twin.scenes import sample_scene
 from ..hardware.twin.world import TwinConfig, TwinWorld
+from ..train.controller.reachable import pose_of
 from ..train.views import Observation
 from .expert.grasps import UP, Grasp, GraspPlanner
 from .expert.motion import SmoothNoise
@@ -94,7 +94,7 @@ def _tried(world: TwinWorld, config: TrialConfig, rng: np.random.Generator) -> R
         instances.astype(np.uint8),
         state,
         np.array([target for target, _, _ in made], np.int64),
-        np.array([goal for _, goal, _ in made], np.float32).reshape(-1, 15),
+        np.array([goal for _, goal, _ in made], np.float32).reshape(-1, GOAL_DIM),
         np.array([lift_m for _, _, lift_m in made], np.float32),
     )
 
@@ -113,8 +113,8 @@ class Trials:
         self._shapes = [shape.moved(world.object_pose(i)) for i, shape in enumerate(object_shapes(world))]
 
     def of_script(self, target: int, count: int) -> list[tuple[Array, float]]:
-        """Up to ``count`` grasps of object ``target``: goals (15,), as :data:`dexloop.train.controller.goal.GOAL_DIM`
-        says, and how far (m) each raised it. Grasps that the arm cannot do are passed over."""
+        """Up to ``count`` grasps of object ``target``: goals (15,), :data:`..datasets.rehearsals.GOAL_DIM`, and how far
+        (m) each raised it. Grasps that the arm cannot do are passed over."""
         shape, others, rng = self._shapes[target], self._others(target), self._rng
         grasps = self._planner.propose(shape, others, self._reach.roughly, rng.uniform(0, 2 * np.pi))
         spread = rng.choice([BETTER, ANY], len(grasps), p=[BETTER_SHARE, 1 - BETTER_SHARE])
@@ -148,12 +148,12 @@ class Trials:
     def _grasp(self, target: int, goal: Array) -> Grasp:
         """A goal as the script would work it: the family with the nearest preshape, closed on the true shape."""
         shape = self._shapes[target]
-        rotation = np.stack([goal[3:6], goal[6:9], np.cross(goal[3:6], goal[6:9])], 1)
-        preshape = goal[9:]
+        pose, preshape = pose_of(goal), goal[9:]
+        rotation = pose[:3, :3]
         family = min(self._families, key=lambda family: float(np.abs(family.preshape - preshape).sum()))
         closure = self._preview.close(preshape, (shape.points - goal[:3]) @ rotation, shape.normals @ rotation)
         waits = family.thumb_gap_m is not None
-        return Grasp(family.name, transform(rotation, goal[:3]), -UP, preshape, closure.opening, 0.0, 0.0, 0.0, waits)
+        return Grasp(family.name, pose, -UP, preshape, closure.opening, 0.0, 0.0, 0.0, waits)
 
     def _others(self, target: int) -> Array:
         rest = [other.points for index, other in enumerate(self._shapes) if index != target]

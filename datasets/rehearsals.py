@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ..hardware.errors import BadInput
 
 RECIPE = "recipe.json"
-STATE_DIM, GOAL_DIM = 13, 15
+STATE_DIM = 13
+GOAL_DIM = 15
+"""Of a grasp goal: position of the palm (3, m, world), first two columns of its rotation (6), openings (6)."""
 _FORMAT = {"format": "dexloop-rehearsals", "version": 1}
 
 
@@ -32,7 +34,7 @@ class RehearsedScene:
     instances: NDArray[np.uint8]  # (H, W): object i is i + 1, all else 0
     state: NDArray[np.float32]  # (13,) arm rad, openings
     target: NDArray[np.int64]  # (N,) the object that was grasped
-    goal: NDArray[np.float32]  # (N, 15) palm's position (m, world), two columns of its rotation, openings
+    goal: NDArray[np.float32]  # (N, 15), GOAL_DIM
     lift_m: NDArray[np.float32]  # (N,) how far the object rose
 
     def __post_init__(self) -> None:

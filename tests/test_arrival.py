@@ -11,7 +11,7 @@ from dexloop.train.controller.reachable import GoalArm, pose_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-ARRIVAL = Arrival()
+ARRIVAL = Arrival(GoalArm())
 REST = np.concatenate([START_ARM_Q, np.ones(6)])
 
 

@@ -77,16 +77,18 @@ def test_it_learns_which_grasp_belongs_to_which_scene_and_takes_one_of_two() -> 
     prepared = encoder.prepare(data, None)
     ways = goals(2, 1)
     ways[:, :3] = prepared["anchor"][0] + torch.tensor([[0.08, 0, 0.1], [-0.08, 0, 0.1]])
-    model = GraspGoal(GOAL, around=True)
+    model = GraspGoal(replace(GOAL, width=128, steps=10), around=True)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
     make = torch.Generator().manual_seed(0)
     one = {key: value[:1].expand(64, *value.shape[1:]) for key, value in prepared.items()}
-    for _ in range(300):
+    for _ in range(600):
         wish = ways[torch.randint(2, (64,), generator=make)]
         loss = model.loss(one, wish, torch.randn(64, GOAL_DIM, generator=make), torch.rand(64, generator=make)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        rate.step()
     model.eval()
     first = {key: value[:1] for key, value in prepared.items()}
     noise = torch.randn(1, 64, GOAL_DIM, generator=make)

@@ -255,7 +255,6 @@ def _looks(controller: Controller, views: list[dict[str, NDArray[Any]]], seed: i
             for part, first in enumerate(_parts(len(views))):
                 some = [views[i] for i in first]
                 batch = {name: torch.as_tensor(np.stack([view[name] for view in some])) for name in some[0]}
-                batch["goal"] = _anything(len(some))
                 draws = Draws(seed, look * len(views) + part, len(some)) if look else None
                 prepared = controller.encoder.prepare(batch, draws)
                 made.append({name: prepared[name] for name in _SCENE if name in prepared})
@@ -267,18 +266,11 @@ def _parts(count: int, size: int = 64) -> Iterator[range]:
     return (range(first, min(first + size, count)) for first in range(0, count, size))
 
 
-def _anything(count: int) -> torch.Tensor:
-    """(count, 15) goals that features of the scene do not depend on."""
-    import torch
-
-    goal = torch.zeros(count, 15)
-    goal[:, 3] = goal[:, 7] = 1.0
-    return goal
-
-
 def _about(policy: Path) -> dict[str, Any]:
     """What the controller was trained on, where it says so."""
     import json
 
-    path = policy / "about.json" if (policy / "about.json").is_file() else policy / "best" / "about.json"
+    from .prepare import policy_folder
+
+    path = policy_folder(policy) / "about.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}

@@ -132,7 +132,7 @@ def _same_shape(start: ControllerConfig, wanted: ControllerConfig) -> None:
 
 def load_init(path: Path) -> Controller:
     """A policy folder of ours, a run (its best policy), or DexGraspVLA's ``.ckpt``."""
-    from .controller.checkpoint import CONFIG, WEIGHTS, load_controller
+    from .controller.checkpoint import load_controller
 
     if path.is_file():
         from .controller.dexgraspvla import load_published
@@ -140,9 +140,14 @@ def load_init(path: Path) -> Controller:
         return load_published(path)
     if not path.exists():
         raise BadInput(f"--init {path} does not exist: give a policy folder, a run, or DexGraspVLA's .ckpt.")
-    return load_controller(
-        path if (path / WEIGHTS).exists() or not (path / "best" / CONFIG).exists() else path / "best"
-    )
+    return load_controller(policy_folder(path))
+
+
+def policy_folder(path: Path) -> Path:
+    """``path`` itself, or of a run its best policy."""
+    from .controller.checkpoint import CONFIG, WEIGHTS
+
+    return path if (path / WEIGHTS).exists() or not (path / "best" / CONFIG).exists() else path / "best"
 
 
 def make_controller(config: ControllerConfig, start: Controller | None, seed: int) -> Controller:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ...hardware.collision import CollisionModel
 from ...hardware.description import RETURN_ARM_Q, START_ARM_Q, RigDescription
-from ...hardware.geometry import Transform, interpolate, inverse, pose_error
-from ...hardware.kinematics import ArmKinematics
+from ...hardware.geometry import Transform, interpolate, pose_error
+from ...hardware.palm import PalmArm
 from .grasps import Grasp
 from .preview import HandPreview
 
@@ -55,13 +55,11 @@ class Reach:
 
     def __init__(self, rig: RigDescription, config: ReachConfig = ReachConfig()) -> None:
         mount = rig.arms[0]
-        self._mount = mount
         self._config = config
-        self.kinematics = ArmKinematics(mount.arm)
+        self._arm = PalmArm(mount)
+        self.kinematics = self._arm.kinematics
         self._collision = CollisionModel(rig)
         self._preview = HandPreview(mount.hand)
-        self._base_T_world = inverse(mount.world_T_base)
-        self._palm_T_flange = inverse(mount.flange_T_palm)
 
     def with_config(self, config: ReachConfig) -> Reach:
         """The same arm with other distances; nothing is built anew."""
@@ -71,14 +69,11 @@ class Reach:
 
     def palm(self, q: Array) -> Transform:
         """world_T_palm of arm angles (..., 7) rad."""
-        return self._mount.world_T_base @ self.kinematics.fk(q) @ self._mount.flange_T_palm
+        return self._arm.palm(q)
 
     def solve(self, world_T_palm: Transform, q_near: Array) -> Array | None:
         """Arm angles (7,) rad that put the palm there, near ``q_near``; None where the arm cannot."""
-        found = self.kinematics.ik(self._base_T_world @ world_T_palm @ self._palm_T_flange, q_near)
-        if not found.ok or self._margin(found.q[None]) < self._config.limit_margin_rad:
-            return None
-        return found.q
+        return self._arm.solve(world_T_palm, q_near, self._config.limit_margin_rad)
 
     def roughly(self, world_T_palm: Transform) -> bool:
         """Whether the arm gets the palm there at all, from its start posture."""
@@ -117,7 +112,7 @@ class Reach:
             entry = self._enter(q_now, pregrasp, approach[0], grasp.preshape, obstacles)
             if entry is None:
                 continue
-            margin = self._margin(np.concatenate([approach, lift]))
+            margin = self._arm.margin(np.concatenate([approach, lift]))
             return ReachPlan(grasp, entry, approach, lift, margin, self._config.lift_m)
         return None
 
@@ -167,10 +162,6 @@ class Reach:
         if (behind & (wrist < WRIST_RADIUS_M)).any():
             return True
         return bool((self._preview.clearance(hand, local) < self._config.obstacle_margin_m).any())
-
-    def _margin(self, q: Array) -> float:
-        limits = self.kinematics.limits
-        return float(np.minimum(q - limits[:, 0], limits[:, 1] - q).min())
 
 
 def densely(waypoints: Array, step_rad: float = 0.15) -> Array:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ...hardware.description import START_ARM_Q, RigDescription
 from ...hardware.errors import BadInput
-from ...hardware.geometry import inverse, transform
-from ...hardware.kinematics import ArmKinematics
+from ...hardware.geometry import transform
+from ...hardware.palm import PalmArm
 from .attributes import Thing
 
 Array = NDArray[np.float64]
@@ -66,9 +66,7 @@ class Reach:
 
     def __init__(self, rig: RigDescription, config: ReachConfig | None = None) -> None:
         self.config = config or ReachConfig()
-        mount = rig.arms[0]
-        self._kinematics = ArmKinematics(mount.arm)
-        self._base_T_world, self._palm_T_flange = inverse(mount.world_T_base), inverse(mount.flange_T_palm)
+        self._arm = PalmArm(rig.arms[0])
         self._angles = np.arange(self.config.headings) * (2 * np.pi / self.config.headings)
 
     def access(self, thing: Thing, things: Sequence[Thing]) -> Access:
@@ -82,7 +80,7 @@ class Reach:
         poses = np.stack(
             [self._palm(point_m, angle, lift) for angle in self._angles for lift in (0, self.config.lift_m)]
         )
-        found = self._kinematics.ik_batch(self._base_T_world @ poses @ self._palm_T_flange, q_near=START_ARM_Q)
+        found = self._arm.kinematics.ik_batch(self._arm.flange(poses), q_near=START_ARM_Q)
         return np.asarray(found.ok.reshape(-1, 2).all(1))
 
     def clear(self, thing: Thing, others: Sequence[Thing]) -> NDArray[np.bool_]:

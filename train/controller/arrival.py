@@ -11,19 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import ARM_DOF, CLOSING
-from .reachable import Array, GoalArm, pose_of
+from ...hardware.geometry import Array
+from .geometry import ARM_DOF, CLOSING, FINGERS
+from .reachable import GoalArm, pose_of
 
 CLOSING_STEPS = 5  # from the beginning of closing to CLOSING, at 20 Hz
 STEP_RAD = 0.03  # of any joint, for each command of the correction, on average
-FINGERS = slice(ARM_DOF + 1, ARM_DOF + 5)
 
 
 class Arrival:
-    """Leads chunks of the rig's first arm."""
+    """Leads chunks of ``arm``."""
 
-    def __init__(self) -> None:
-        self._arm = GoalArm()
+    def __init__(self, arm: GoalArm) -> None:
+        self._arm = arm
 
     def led(self, chunk: Array, goal: NDArray[np.floating], state: NDArray[np.floating], late: int) -> Array:
         """``chunk`` (H, 13), bent to close at ``goal`` (15,), :data:`.goal.GOAL_DIM`, from its command ``late`` on. It

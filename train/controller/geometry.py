@@ -16,6 +16,8 @@ from ...hardware.rig import DEXGRASPVLA_RIG
 from .draws import Draws
 
 ARM_DOF = 7
+FINGERS = slice(ARM_DOF + 1, ARM_DOF + 5)
+"""Of a command or state: the openings of the four fingers."""
 CLOSING = 0.67
 """Mean opening of the four fingers below which a hand has begun to close; every preshape is wider."""
 TABLE_M = 0.012

@@ -12,14 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...datasets.rehearsals import GOAL_DIM
 from .config import GoalConfig
 from .geometry import six_to_rotation
 from .judge import GraspJudge
 from .parts import Batch
 from .point_set import PointSet
 
-GOAL_DIM = 15
-"""Position of the palm (3, m, world), first two columns of its rotation (6), openings (6)."""
 SCENE_FEATURES = 19
 _UNIT_M, _SIX = 0.05, 2.0  # what becomes 1
 _COMPANY = 0.25  # power of the density beside the judge's probability (docs/decisions/101-rehearsed-grasps.md)
@@ -76,9 +75,9 @@ class GraspGoal(nn.Module):
         return decode(x, prepared["anchor"][:, None])
 
     def _condition(self, prepared: Batch) -> Tensor:
-        parts = [self.scene(prepared["scene"]), self.points(prepared["scene.points"])[:, 0]]
+        parts = [self.scene(prepared["scene"]), self.points(prepared["scene.points"])]
         if self.around is not None:
-            parts.append(self.around(prepared["scene.around"])[:, 0])
+            parts.append(self.around(prepared["scene.around"]))
         return self.condition(torch.cat(parts, -1))
 
     def _velocity(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .geometry import FAR_M, NEAR_M, NOWHERE, six_to_rotation
 from .parts import Batch
+from .point_set import PointSet
 
 _END = 6.0  # coordinates end there, in NEAR_M
 _GOAL_FEATURES = 15
@@ -22,8 +23,8 @@ class GraspJudge(nn.Module):
 
     def __init__(self, width: int, scene_features: int, around: bool, dropout: float) -> None:
         super().__init__()
-        self.target = _Seen(width)
-        self.around = _Seen(width) if around else None
+        self.target = PointSet(4, width, normed=False)
+        self.around = PointSet(4, width, normed=False) if around else None
         parts = 2 if around else 1
         self.head = nn.Sequential(
             nn.Linear(parts * width + _GOAL_FEATURES + scene_features, width), nn.GELU(), nn.Dropout(dropout),
@@ -40,7 +41,7 @@ class GraspJudge(nn.Module):
         return self.head(torch.cat([*seen, _goal(goals, rotation), scene], -1))[..., 0]
 
     @staticmethod
-    def _seen(net: _Seen, points: Tensor, unit_m: float, anchor: Tensor, goals: Tensor, rotation: Tensor) -> Tensor:
+    def _seen(net: PointSet, points: Tensor, unit_m: float, anchor: Tensor, goals: Tensor, rotation: Tensor) -> Tensor:
         """points (B, N, 3) in units from the anchor -> (B, K, width) of them as each goal's palm sees them."""
         there = points.abs().sum(-1) > 0  # what is not there is at the anchor itself
         world = points * unit_m + anchor[:, None]
@@ -49,18 +50,6 @@ class GraspJudge(nn.Module):
         features = (torch.cat([local, height], -1) / NEAR_M).clamp(-_END, _END)
         features = torch.where(there[:, None, :, None], features, _END)
         return net(features)
-
-
-class _Seen(nn.Module):
-    """(..., N, 4) -> (..., width), whatever the order of the points (PointNet, 1612.00593)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.each = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, 128))
-        self.all = nn.Sequential(nn.Linear(128, width), nn.GELU())
-
-    def forward(self, points: Tensor) -> Tensor:
-        return self.all(self.each(points).amax(-2))
 
 
 def _goal(goals: Tensor, rotation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One token of a set of points, whatever their order (PointNet, 1612.00593)."""
+"""One feature vector of a set of points, whatever their order (PointNet, 1612.00593)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 
 class PointSet(nn.Module):
-    """(B, N, features) -> (B, 1, width)."""
+    """(..., N, features) -> (..., width). ``normed``: with one more layer, and normalised, as a token is."""
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: int, width: int, normed: bool = True) -> None:
         super().__init__()
         self.each = nn.Sequential(nn.Linear(features, 64), nn.GELU(), nn.Linear(64, 128))
-        self.all = nn.Sequential(nn.Linear(128, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+        token = (nn.Linear(width, width), nn.LayerNorm(width)) if normed else ()
+        self.all = nn.Sequential(nn.Linear(128, width), nn.GELU(), *token)
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.all(self.each(points).amax(1))[:, None]
+        return self.all(self.each(points).amax(-2))

@@ -18,7 +18,7 @@ from .arrival import CLOSING_STEPS, Arrival
 from .config import ControllerConfig, SmallEncoderConfig
 from .draws import Draws
 from .encoders import encoder
-from .geometry import ARM_DOF, CLOSING
+from .geometry import ARM_DOF, CLOSING, FINGERS
 from .goal import GOAL_DIM, GraspGoal
 from .objective import Network, objective
 from .parts import Batch
@@ -121,9 +121,8 @@ class Controller(nn.Module):
     @staticmethod
     def _steps_to_close(batch: Batch) -> Tensor:
         """(B,) steps of the chunk until the fingers begin to close; all of them where they do not, or have closed."""
-        fingers = slice(ARM_DOF + 1, ARM_DOF + 5)
-        opening = batch["action"][..., fingers].mean(-1)  # (B, H)
-        closing = (opening < CLOSING) & (batch["state"][:, fingers].mean(-1) >= CLOSING)[:, None]
+        opening = batch["action"][..., FINGERS].mean(-1)  # (B, H)
+        closing = (opening < CLOSING) & (batch["state"][:, FINGERS].mean(-1) >= CLOSING)[:, None]
         steps = opening.shape[1]
         begun = (closing.int().argmax(1) - CLOSING_STEPS).clamp_min(0)
         return torch.where(closing.any(1), begun, steps)
@@ -245,7 +244,8 @@ class ControllerPolicy:
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
         self._reference: dict[str, NDArray[np.generic]] = {}
-        self._arm, self._arrival = GoalArm(), Arrival()
+        self._arm = GoalArm()
+        self._arrival = Arrival(self._arm)
         self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
         self._tried: list[Tensor] = []  # goals of this attempt that failed
         self._shift = torch.zeros(1, 3)  # how far the target has moved since
@@ -289,8 +289,7 @@ class ControllerPolicy:
         self._goal = ranked[[self._arm.first(ranked.numpy())]]
 
     def _scene(self, observation: Observation) -> Batch:
-        self._goal = torch.zeros(1, GOAL_DIM)
-        return self.controller.encoder.prepare(self.batch(observation), None)
+        return self.controller.encoder.prepare(self._seen(observation), None)
 
     def chunk(
         self,
@@ -317,19 +316,22 @@ class ControllerPolicy:
 
     def batch(self, observation: Observation) -> Batch:
         """What the controller gets to see of a live moment: one row. Raises BadInput before :meth:`start`."""
-        if self.controller.encoder.reference_views and not self._reference:
-            raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
-        arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
-        arrays["state"] = np.asarray(observation.state, np.float32)
-        batch = {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+        batch = self._seen(observation)
         if self._goal is not None:
             self._follow_target(batch)
             batch["goal"] = torch.cat([self._goal[:, :3] + self._shift, self._goal[:, 3:]], 1).to(self._device)
         return batch
 
+    def _seen(self, observation: Observation) -> Batch:
+        if self.controller.encoder.reference_views and not self._reference:
+            raise BadInput("the policy was asked for a chunk before start(): begin the attempt first.")
+        arrays = follow(self.controller.encoder.views, observation, self._centres) | self._reference
+        arrays["state"] = np.asarray(observation.state, np.float32)
+        return {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
+
     def _follow_target(self, batch: Batch) -> None:
         """A target that somebody moved takes the goal along, as long as the hand is open: later the hand moves it."""
-        if float(batch["state"][0, ARM_DOF + 1 : ARM_DOF + 5].mean()) < CLOSING:
+        if float(batch["state"][0, FINGERS].mean()) < CLOSING:
             return
         moved = self.controller.encoder.moved(batch).cpu()
         if torch.isfinite(moved).all():

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...hardware.collision import CollisionModel
 from ...hardware.description import START_ARM_Q
-from ...hardware.geometry import Transform, inverse, transform
+from ...hardware.geometry import Array, Transform, transform
+from ...hardware.palm import PalmArm
 from ...hardware.rig import DEXGRASPVLA_RIG
 
-Array = NDArray[np.float64]
 ABOVE_M = (0.10, 0.05, 0.0, 0.07, 0.14)  # down to the grasp, and up
 LIMIT_MARGIN_RAD = 0.03
 LARGEST_STEP_RAD = 0.8  # of any joint between two of the heights: more is another branch
@@ -30,8 +29,7 @@ class GoalArm:
 
     def __init__(self) -> None:
         self._collision = CollisionModel(DEXGRASPVLA_RIG)
-        mount = DEXGRASPVLA_RIG.arms[0]
-        self._base_T_world, self._palm_T_flange = inverse(mount.world_T_base), inverse(mount.flange_T_palm)
+        self._arm = PalmArm(DEXGRASPVLA_RIG.arms[0])
 
     def first(self, goals: Sequence[Array] | Array) -> int:
         """The first of ``goals`` (N, 15) that the arm gets to; 0 where it gets to none."""
@@ -54,7 +52,4 @@ class GoalArm:
 
     def solve(self, world_T_palm: Transform, q_near: Array) -> Array | None:
         """Arm angles (7,) rad that put the palm there, near ``q_near`` and off their limits; None if there are none."""
-        arm = self._collision.arm
-        found = arm.ik(self._base_T_world @ world_T_palm @ self._palm_T_flange, q_near)
-        margin = np.minimum(found.q - arm.limits[:, 0], arm.limits[:, 1] - found.q).min()
-        return found.q if found.ok and margin >= LIMIT_MARGIN_RAD else None
+        return self._arm.solve(world_T_palm, q_near, LIMIT_MARGIN_RAD)

@@ -118,6 +118,7 @@ class SmallEncoder(nn.Module):
             out["around"] = _seen_from_both(beside, offset, tilt, there & before.seen, FAR_M / 2)
         if self.goal is not None:
             out |= self._scene(before_world, anchor, beside_world)
+        if self.goal is not None and "goal" in batch:  # there is none yet where one is to be chosen
             goal = batch["goal"].to(anchor) if draws is None else self._jittered(batch["goal"].to(anchor), draws)
             out["goal"] = _goal(goal, anchor, axes, palm)
         if self.crop is not None:
@@ -204,9 +205,9 @@ class SmallEncoder(nn.Module):
             self.reference(prepared["reference"])[:, None],
         ]
         if self.points is not None:
-            tokens += [self.points(prepared["points.now"]), self.points(prepared["points.reference"])]
+            tokens += [self.points(prepared["points.now"])[:, None], self.points(prepared["points.reference"])[:, None]]
         if self.around is not None:
-            tokens.append(self.around(prepared["around"]))
+            tokens.append(self.around(prepared["around"])[:, None])
         if self.goal is not None:
             tokens.append(self.goal(prepared["goal"])[:, None])
         if self.crop is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..controller.geometry import ARM_DOF, CLOSING, rotation_to_six, world_T_palm
+from ..controller.geometry import ARM_DOF, CLOSING, FINGERS, rotation_to_six, world_T_palm
 
 _BEFORE_ROWS = 6  # the preshape is that of so many rows earlier: closing had begun
 
@@ -16,7 +16,7 @@ def grasp_goals(actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDA
     (:data:`..controller.goal.GOAL_DIM`), after the last closing that one; and (n,) whether the episode's only closing
     lies before it, so that the goal is a grasp that worked and follows from the first look. Where the hand never
     closes, the goal is the last command's pose and of no use."""
-    opening = np.asarray(actions[:, ARM_DOF + 1 : ARM_DOF + 5], float).mean(1)
+    opening = np.asarray(actions[:, FINGERS], float).mean(1)
     closings = 1 + np.flatnonzero((opening[1:] < CLOSING) & (opening[:-1] >= CLOSING))
     at = closings if len(closings) else np.array([len(actions) - 1])
     palm = world_T_palm(torch.as_tensor(np.asarray(actions[at, :ARM_DOF], float)))
