@@ -3,7 +3,8 @@
 The planner is asked only when the hand has closed and risen, in a thread of its own: a model that takes seconds does
 not hold the arm up. Two equal answers in a row, at least ``check_every_s`` apart, decide. So a hand that closed on air
 and rose is noticed, which the policy does not: to it the state looks like a finished grasp. It opens, rises a little
-more and lets the policy grasp again, as demonstrators do; ``regrasps`` and the attempt's time put an end to that.
+more and lets the policy grasp again, as demonstrators do; ``regrasps`` and the attempt's time put an end to that. The
+same happens to a hand that has not risen in the time that a grasp takes: it is blocked, or goes in circles.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Ending(enum.Enum):
 
     HELD = "the object is held"
     EMPTY = "the hand closed and rose without the object"
+    STUCK = "the hand did not come to grasp and rise"
     LOST = "the target was lost from sight"
     TIMEOUT = "the time was up"
 
@@ -50,8 +52,11 @@ class AttemptConfig:
     """The hand counts as closed when its fingers' mean opening is below this."""
     lost_s: float = 1.5
     """A target that is lost for so long ends the attempt, until the hand has closed."""
+    grasp_s: float = 10.0
+    """A hand that has not closed and risen after so long is stuck. A grasp takes 5 to 8 s."""
     regrasps: int = 2
-    """So often a hand that came up empty may try again within the attempt, without going back to the start."""
+    """So often a hand that came up empty, or is stuck, may try again within the attempt, without going back to the
+    start."""
     again_m: float = 0.30
     """It opens, and rises until the palm is so far above the table."""
     follow: FollowConfig = field(default_factory=FollowConfig)
@@ -59,7 +64,7 @@ class AttemptConfig:
     def __post_init__(self) -> None:
         if self.regrasps < 0:
             raise BadInput(f"attempt.regrasps is {self.regrasps}: expected 0 or more.")
-        for name in ("seconds", "check_every_s", "raised_m", "lost_s", "again_m"):
+        for name in ("seconds", "check_every_s", "raised_m", "lost_s", "grasp_s", "again_m"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"attempt.{name} is {getattr(self, name)}: expected a number above 0.")
 
@@ -112,8 +117,8 @@ class Attempt:
             end_ns = begun_ns + round(config.seconds * NS)
             while True:
                 ended = self._follow(follower, monitor, end_ns, tally)
-                again = ended is not None and ended[0] is Ending.EMPTY and tally.regrasps < config.regrasps
-                if not again or clock.now_ns() >= end_ns:
+                again = ended is not None and ended[0] in (Ending.EMPTY, Ending.STUCK)
+                if not again or tally.regrasps == config.regrasps or clock.now_ns() >= end_ns:
                     break
                 tally.regrasps += 1
                 self._motions.let_go()
@@ -172,6 +177,7 @@ class Monitor:
         self._answers: list[Verdict] = []
         self._lowest_m: float | None = None  # of the palm since the hand closed
         self._lost_ns: int | None = None
+        self._begun_ns: int | None = None  # when this grasp was first looked at
 
     def judge(self, sight: Sight, now_ns: int) -> tuple[Ending, str] | None:
         """How the attempt ended and why, None while it goes on. Raises PlannerError where the planner cannot answer."""
@@ -185,8 +191,11 @@ class Monitor:
             if len(last) == 2 and last[0].yes == last[1].yes:
                 return (Ending.HELD if last[1].yes else Ending.EMPTY), last[1].reason
         due = now_ns - self._asked_ns >= self._config.check_every_s * NS
+        self._begun_ns = now_ns if self._begun_ns is None else self._begun_ns
         if self._raised_m(sight.look) < self._config.raised_m:
             self._answers.clear()
+            if now_ns - self._begun_ns >= self._config.grasp_s * NS:
+                return Ending.STUCK, f"not in {self._config.grasp_s:g} s"
         elif self._asked is None and due:
             self._asked_ns = now_ns
             self._ask(sight.look)
@@ -196,7 +205,7 @@ class Monitor:
         """The hand begins anew: what was asked about it counts no more."""
         if self._asked is not None:
             self._asked.exception()  # waits for it; a planner that fails now will fail again, and is told then
-        self._asked, self._answers, self._lowest_m, self._lost_ns = None, [], None, None
+        self._asked, self._answers, self._lowest_m, self._lost_ns, self._begun_ns = None, [], None, None, None
 
     def close(self) -> None:
         """Wait for a question that is being answered."""

@@ -28,7 +28,7 @@ from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 
 SIZE = (160, 120)
 BOX: Box = (60, 40, 80, 60)
-CONFIG = AttemptConfig(seconds=1.0, lost_s=0.3, follow=FollowConfig(background=False))
+CONFIG = AttemptConfig(grasp_s=2.0, seconds=1.0, lost_s=0.3, follow=FollowConfig(background=False))
 
 
 class Blind:
@@ -176,6 +176,21 @@ def test_an_open_hand_loses_its_target_a_closed_one_hides_it() -> None:
     assert ended[0] is None
     assert ended[1] == (Ending.LOST, "not seen for 0.3 s")
     assert endings(Told(), [sight(0.3, 0.0, lost=True)] * 3) == [None] * 3
+
+
+@pytest.mark.usefixtures("palm")
+@pytest.mark.parametrize("opening", [1.0, 0.4])
+def test_a_hand_that_does_not_come_to_grasp_and_rise_is_noticed(opening: float) -> None:
+    """Whether it moves or not: CONFIG gives it 2 s, moments are half a second apart."""
+    circling = [sight(opening, 0.08 if k % 2 else 0.02) for k in range(6)]
+    assert [at for at, ended in enumerate(endings(Told(), circling)) if ended and ended[0] is Ending.STUCK] == [4, 5]
+
+
+@pytest.mark.usefixtures("palm")
+def test_a_hand_that_is_up_with_what_it_may_hold_is_not_stuck() -> None:
+    planner = Told(verify=[Verdict(True), Verdict(False)] * 4)
+    ended = endings(planner, [sight(1.0, 0.0), sight(0.4, 0.0), *[sight(0.4, 0.12)] * 6])
+    assert ended == [None] * 8
 
 
 @pytest.mark.usefixtures("palm")

@@ -8,6 +8,7 @@ import pytest
 from dexloop.deploy.planner.attributes import colour_shares, describe
 from dexloop.deploy.planner.base import Look, PlannerError
 from dexloop.deploy.planner.cuts import SegmentConfig, solidity
+from dexloop.deploy.planner.light import Light
 from dexloop.deploy.planner.segments import clusters, to_lab
 from dexloop.deploy.planner.table import TableConfig, TableFinder, fit_plane, smoothed, unproject
 from dexloop.hardware.description import START_ARM_Q
@@ -109,7 +110,7 @@ def test_things_are_measured_on_a_table_that_is_not_where_it_should_be() -> None
     look = look_of(things_there, tilt_rad=0.012, rise_m=0.006)
     table = TableFinder(DEXGRASPVLA_RIG).find(look)
     assert abs(table.plane.tilt_rad - 0.012) < 0.003
-    things = describe(clusters(table, to_lab(look.head)), to_lab(look.head))
+    things = describe(clusters(table, to_lab(look.head)), to_lab(look.head), Light.of(look.head, table))
     by_colour = {thing.colour: thing for thing in things}
     assert set(by_colour) == {"red", "blue"}
     box, cup = by_colour["red"], by_colour["blue"]

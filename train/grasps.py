@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LIFTED_M = 0.10
 LOOKS = 6  # differently disturbed ones of each scene that are learnt from
 TARGETS, GRASPS = 32, 8  # of a batch
+CHECK_EVERY = 250  # batches
 _SCENE = ("anchor", "scene", "scene.points", "scene.around")
 
 
@@ -123,7 +124,8 @@ class Rehearsed:
 
 
 def learn(controller: Controller, paths: list[Path], settings: TrainGrasps) -> dict[str, Any]:
-    """Fit ``controller.goal.judge``. Returns what it achieves on held-out scenes."""
+    """Fit ``controller.goal``, and keep it as it was when its judge had the least loss on held-out scenes. Returns what
+    it achieves there."""
     import torch
     from rich.progress import track
     from torch.nn.functional import binary_cross_entropy_with_logits
@@ -138,7 +140,7 @@ def learn(controller: Controller, paths: list[Path], settings: TrainGrasps) -> d
     chooser = controller.goal
     assert chooser is not None
     assert chooser.judge is not None
-    average = copy.deepcopy(chooser)
+    average, best = copy.deepcopy(chooser), _Best()
     optimizer = torch.optim.AdamW(chooser.parameters(), settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.steps + 1, pct_start=0.05)
     chooser.train()
@@ -157,12 +159,23 @@ def learn(controller: Controller, paths: list[Path], settings: TrainGrasps) -> d
             keep = min(0.99, step / (step + 10))
             for mean, now in zip(average.parameters(), chooser.parameters(), strict=True):
                 mean.lerp_(now, 1 - keep)
-        if (step + 1) % 500 == 0 or step + 1 == settings.steps:
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == settings.steps:
             figures = judged(average.eval(), held_out)
             print(f"step {step + 1}: held out " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    chooser.load_state_dict(average.state_dict())
+            if figures["loss"] < best.figures.get("loss", np.inf):  # it over-fits before it has done with learning
+                best = _Best(step + 1, figures, copy.deepcopy(average.state_dict()))
+    chooser.load_state_dict(best.weights)
     chooser.eval()
-    return figures | {"targets": len(held_out.grasps), "steps": settings.steps, "seed": settings.seed}
+    return best.figures | {"targets": len(held_out.grasps), "steps": best.step, "seed": settings.seed}
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The chooser as it was when its judge did best on held-out scenes."""
+
+    step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def proposing(

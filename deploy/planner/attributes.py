@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .features import measure, shares
 from .fitted import fitted
+from .light import Light
 from .segments import Cluster
 from .shapes import colour_fit, looks_fit, typical_fit
 from .table import Array
@@ -103,8 +104,8 @@ class Thing:
         return best if self.shape_fit(best) > 0.7 else ""
 
 
-def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32], light: float = 0.0) -> tuple[Thing, ...]:
-    """What the pictures say of each cluster. ``lab`` (H, W, 3) of the head picture, ``light`` as in ``Light.level``."""
+def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32], light: Light) -> tuple[Thing, ...]:
+    """What the pictures say of each cluster. ``lab`` (H, W, 3) of the head picture as under even light."""
     if not clusters:
         return ()
     known = fitted()
@@ -129,34 +130,6 @@ def colour_shares(lab: NDArray[np.float32]) -> dict[str, float]:
     """Part of the pixels (N, 3) Lab in each colour word; each pixel is shared out softly. Adds up to 1."""
     palette = fitted().palette
     return dict(zip(palette.words, palette.by_word(shares(lab, palette.centres)).tolist(), strict=True))
-
-
-@dataclass(frozen=True)
-class Light:
-    """The light on the table, judged by the arm's own neutral housing where it is in view."""
-
-    gain: Array  # (3,) of each linear channel: under it the picture is as under white light
-    level: float  # 0..1, sRGB value of the housing's bright half; 0 where it is not in view
-
-    @classmethod
-    def of(cls, rgb: NDArray[np.uint8], housing: NDArray[np.bool_]) -> Light:
-        """Of a picture (H, W, 3); ``housing`` (H, W) are the robot's pixels.
-
-        Only the light's tint is taken out, at most by a third per channel: how bright it is, shading tells as well.
-        """
-        seen = rgb[housing]
-        if len(seen) < 0.0025 * housing.size:
-            return cls(np.ones(3), 0.0)
-        bright = seen.astype(np.float32).sum(1)
-        half = np.median(seen[bright >= np.percentile(bright, 50)], axis=0) / 255.0
-        linear = np.maximum(half, 0.02) ** 2.2
-        return cls(np.clip(linear.mean() / linear, 0.67, 1.5), float(linear.mean() ** (1 / 2.2)))
-
-    def balanced(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) as under white light."""
-        curve = (np.arange(256)[:, None] / 255.0) ** 2.2 * self.gain
-        table = np.clip(255.0 * np.clip(curve, 0.0, 1.0) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
-        return np.stack([table[rgb[..., k], k] for k in range(3)], -1)
 
 
 def gap_m(a: Cluster, b: Cluster) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .cuts import solidity
 from .fitted import Palette
+from .light import Light
 from .segments import Cluster
 
 Array = NDArray[np.float64]
@@ -45,24 +46,27 @@ class Measures:
     convexity: float  # of its outline, 0..1
     hollow_m: float  # how far its middle lies below its rim
     words: Array  # (W,) part of its surface in each colour word; adds up to 1
-    of_colour: Array  # (2 C + 3,) what the colour's classifier sees
+    of_colour: Array  # (2 C + 18,) what the colour's classifier sees
     of_kind: Array  # (25 + W,) what the kind's classifier sees
 
 
-def measure(cluster: Cluster, lab: Floats, light: float, palette: Palette) -> Measures:
-    """``lab`` (H, W, 3) of the picture, ``light`` the lightness (0..1) of the robot's housing, 0 where it is hidden."""
+def measure(cluster: Cluster, lab: Floats, light: Light, palette: Palette) -> Measures:
+    """``lab`` (H, W, 3) of the picture as under even light."""
     length_m, width_m, fill = rectangle(_trimmed(cluster.points[:, :2]))
     convexity, hollow_m = solidity(cluster.mask), _hollow(cluster)
-    over_all = shares(_inner(cluster, lab), palette.centres)
+    inner = _inner(cluster, lab)
+    over_all = shares(inner, palette.centres)
     words = palette.by_word(over_all)
     high = cluster.height_m > 0.8 * cluster.top_m
     seen = lab.reshape(-1, 3)[cluster.pixels]
-    sides = shares(seen[~high] if (~high).sum() >= 30 else seen, palette.centres)
-    rest = [light, float(high.mean()), min(cluster.top_m / 0.1, 2.0)]
+    beside = seen[~high] if (~high).sum() >= 30 else seen
+    medians = np.concatenate([np.median(pixels, axis=0) for pixels in (inner, beside)]) / 50.0
+    rest = [light.level, float(high.mean()), min(cluster.top_m / 0.1, 2.0), *light.at(cluster.centroid_m)]
     of_kind = np.concatenate([_build(cluster, length_m, width_m, fill, convexity, hollow_m), words])
     return Measures(
-        length_m, width_m, fill, convexity, hollow_m, words, np.concatenate([over_all, sides, rest]), of_kind
-    )
+        length_m, width_m, fill, convexity, hollow_m, words,
+        np.concatenate([over_all, shares(beside, palette.centres), rest, medians]), of_kind,
+    )  # fmt: skip
 
 
 def _build(cluster: Cluster, length_m: float, width_m: float, fill: float, convexity: float, hollow_m: float) -> Array:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ...hardware.description import RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.geometry import apply, inverse
-from .attributes import Light, colour_shares
+from .attributes import colour_shares
 from .base import Look
+from .light import Light
 from .segments import to_lab
 from .table import Array, Table, TableFinder, unproject
 

@@ -15,11 +15,12 @@ from ...hardware.description import RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.rig import DEXGRASPVLA_RIG
 from . import saying
-from .attributes import Light, Thing, describe
+from .attributes import Thing, describe
 from .base import Grounding, Look, Proposal, Verdict
 from .cuts import SegmentConfig
 from .grammar import Query, parse
 from .grip import Grip, GripConfig, GripSense, WristView
+from .light import Light
 from .ranking import Answer, Ranking, RankingConfig
 from .reach import Reach, ReachConfig
 from .segments import Cluster, clusters, to_lab
@@ -193,13 +194,13 @@ class OfflinePlanner:
             if seen is look:
                 return scene
         table = self._finder.find(look)
-        light = Light.of(look.head, table.robot)
-        lab = to_lab(light.balanced(look.head))
+        light = Light.of(look.head, table)
+        lab = to_lab(light.balanced(look.head, table))
         found = clusters(table, lab, self.config.segments)
         hand = self._grip.centre(look)
         # What floats without a hand beside it is a bracket of the rig that reaches over the table.
         found = tuple(c for c in found if _lowest_m(c) < self.config.floats_m or self._hangs(c, hand))
-        things = describe(found, lab, light.level)
+        things = describe(found, lab, light)
         held = tuple(thing for thing in things if self._hangs(thing.cluster, hand))
         standing = tuple(thing for thing in things if not self._hangs(thing.cluster, hand))
         scene = Scene(look, table, light, standing, held)
