@@ -25,13 +25,8 @@ def _check_install() -> str | None:
     return None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 it failed, 2 the request was wrong, 130 interrupted."""
-    problem = _check_install()
-    if problem:
-        print(problem, file=sys.stderr)
-        return 2
-
+def parse(argv: list[str] | None = None) -> Any:
+    """The command that ``argv`` asks for, with its settings; ``run()`` does it. Exits where it asks for none."""
     import tyro
     from dexloop.collect.command import Collect
     from dexloop.collect.rehearse import Rehearse
@@ -39,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
     from dexloop.datasets.command import Dataset, View
     from dexloop.deploy.command import Deploy
     from dexloop.deploy.evaluation.command import Evaluate
-    from dexloop.hardware.errors import DexLoopError
     from dexloop.train.command import Train
 
     commands: dict[str, Callable[..., Any]] = {
@@ -52,13 +46,25 @@ def main(argv: list[str] | None = None) -> int:
         "deploy": Deploy,
         "evaluate": Evaluate,
     }
-    command = tyro.extras.subcommand_cli_from_dict(
+    return tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="cli.py",
         description="From an operator's hand to a closed loop: record, replay, look at and learn dexterous grasps.",
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 it failed, 2 the request was wrong, 130 interrupted."""
+    problem = _check_install()
+    if problem:
+        print(problem, file=sys.stderr)
+        return 2
+
+    from dexloop.hardware.errors import DexLoopError
+
+    command = parse(argv)
     try:
         return int(command.run())
     except DexLoopError as error:

@@ -142,8 +142,24 @@ def test_a_target_that_is_moved_takes_the_goal_along_while_the_hand_is_open(cont
     assert torch.equal(moved[:, 3:], still[:, 3:])
     closed = policy.batch(observation(shift=80, opening=0.3))["goal"]
     assert torch.equal(closed, moved)
+    # Fingers that are told to close and come to rest on something wide stay open.
+    assert torch.equal(policy.batch(observation(shift=80), torch.full((13,), 0.3))["goal"], moved)
     policy.start(observation(shift=40))
     assert torch.equal(policy._shift, torch.zeros(1, 3))
+
+
+def test_a_hand_that_holds_something_wide_is_not_led_to_its_goal_again(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fingers are as open as before, and the chunk closes them further."""
+    policy = ControllerPolicy(controller, seed=1)
+    policy.start(observation())
+    led = []
+    monkeypatch.setattr(policy._arrival, "led", lambda chunk, goal, late: led.append(late) or chunk)
+    for opening, times in ((1.0, 1), (0.5, 0)):
+        led.clear()
+        policy.chunk(observation(opening=0.72), np.tile(np.append(START_ARM_Q, [opening] * 6), (20, 1)), late=2)
+        assert len(led) == times
 
 
 def test_both_parts_learn_from_one_loss() -> None:

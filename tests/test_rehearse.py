@@ -139,7 +139,7 @@ def prepared(rows: int = 3) -> dict[str, torch.Tensor]:
 
 def test_a_judge_sees_grasps_from_the_palm() -> None:
     """Moving scene and grasp together changes only what depends on the place."""
-    judge = GraspJudge(16, SCENE_FEATURES, True, 0.0).eval()
+    judge = GraspJudge(16, SCENE_FEATURES, True).eval()
     with torch.no_grad():
         for parameter in judge.head[0].parameters():  # place and scene do not count
             if parameter.ndim == 2:
@@ -153,31 +153,52 @@ def test_a_judge_sees_grasps_from_the_palm() -> None:
         assert not torch.allclose(judge(seen, wish), judge(seen, moved), atol=1e-4)
 
 
-def test_the_judge_ranks_the_proposals_and_what_was_tried_comes_last() -> None:
+def proposing(judge: torch.nn.Module | None = None) -> tuple[GraspGoal, dict[str, torch.Tensor], torch.Tensor]:
+    """A chooser, what three scenes look like to it, and noise to propose from."""
     torch.manual_seed(0)
     chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
-    seen, noise = prepared(), torch.randn(3, 16, 15, generator=torch.Generator().manual_seed(3))
+    if judge is not None:
+        chooser.judge = judge  # type: ignore[assignment]
+    noise = torch.randn(3, chooser.draws, 15, generator=torch.Generator().manual_seed(3))
+    return chooser, prepared(), noise
+
+
+def test_the_judge_ranks_the_proposals_and_what_was_tried_comes_last() -> None:
+    chooser, seen, noise = proposing()
     ranked = chooser.propose(seen, noise)
+    assert ranked.shape == noise.shape
+    samples = chooser.sample(seen, noise[:, : GOAL.samples])
     with torch.no_grad():
-        worth = chooser.judge(seen, ranked).sigmoid() * alike(ranked, ranked).mean(-1) ** 0.25
+        worth = chooser.judge(seen, ranked).sigmoid() * alike(ranked, samples).mean(-1) ** 0.25
     assert (worth[:, 1:] <= worth[:, :-1] + 1e-6).all()
     first = ranked[:, :1]
-    assert torch.allclose(chooser.propose(seen, noise, first)[:, -1], first[:, 0])
+    again = chooser.propose(seen, noise, first)
+    assert (alike(again[:, :1], first) < 0.5).all()
 
 
 class Highest(torch.nn.Module):
     """A judge that is sure of the highest grasp."""
 
     def forward(self, seen: dict[str, torch.Tensor], wish: torch.Tensor) -> torch.Tensor:
-        return 4000 * (wish[..., 2] - wish[..., 2].amax(1, keepdim=True))
+        return 300 * (wish[..., 2] - 0.3)
 
 
 def test_a_judge_that_is_sure_overrules_the_crowd() -> None:
-    chooser = GraspGoal(replace(GOAL, judge=16), True).eval()
-    seen, noise = prepared(), torch.randn(3, 16, 15, generator=torch.Generator().manual_seed(3))
-    chooser.judge = Highest()  # type: ignore[assignment]
+    chooser, seen, noise = proposing(Highest())
     ranked = chooser.propose(seen, noise)
-    assert torch.allclose(ranked[:, 0, 2], ranked[..., 2].amax(1))  # the highest
+    assert (ranked[..., 2].amax(1) - ranked[:, 0, 2] < 0.005).all()  # of the highest
+
+
+def test_the_best_samples_are_refined() -> None:
+    """What is proposed first is better than any sample, near to one, and a proper pose."""
+    chooser, seen, noise = proposing(Highest())
+    samples = chooser.sample(seen, noise[:, : GOAL.samples])
+    first = chooser.propose(seen, noise)[:, 0]
+    higher_m = first[:, 2] - samples[..., 2].amax(1)
+    assert ((higher_m > 0.0) & (higher_m < 0.05)).all()
+    assert ((first[:, None, :2] - samples[..., :2]).norm(dim=-1).amin(1) < 0.05).all()
+    rotation = six_to_rotation(first[:, 3:9])
+    assert torch.allclose(rotation[..., :2].transpose(1, 2).flatten(1), first[:, 3:9], atol=1e-5)
 
 
 def test_reach_passes_over_what_the_arm_cannot_do() -> None:

@@ -27,6 +27,7 @@ from .segments import Cluster, clusters, to_lab
 from .table import Array, Table, TableConfig, TableFinder
 
 _WRIST_POINTS = 60  # of the wrist camera's over a place, so that it tells something of it
+_STANDS_M = 0.05  # what begins lower over the table stands on it
 _REMEMBERED = 64  # instructions whose things are kept
 
 
@@ -41,6 +42,8 @@ class OfflineConfig:
     reach: ReachConfig = field(default_factory=ReachConfig)
     gone_share: float = 0.6
     """An object is gone when this part of where it stood is now bare, as far as it can be seen."""
+    same_height_m: float = 0.02
+    """A pixel whose height over the table changed by less shows what it showed before."""
     like_share: float = 0.15
     """What is in the hand has at least this much of the object's colours."""
     other_share: float = 0.2
@@ -58,7 +61,7 @@ class OfflineConfig:
         for name in ("like_share", "other_share"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected a share in [0, 1)")
-        for name in ("floats_m", "same_m", "strayed_m"):
+        for name in ("same_height_m", "floats_m", "same_m", "strayed_m"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected more than 0 and at most 1 m")
 
@@ -210,22 +213,26 @@ class OfflinePlanner:
     def bare_share(self, thing: Thing, scene: Scene, wrist: WristView | None = None) -> float | None:
         """Part of where ``thing`` stood that is now at the table's height, as head and ``wrist`` camera see it: the
         lesser of the two. None where both see too little of it."""
-        mask = thing.cluster.mask
-        if mask.shape != scene.table.valid.shape:
-            raise BadInput(f"looks of {mask.shape} and {scene.table.valid.shape} pixels: expected one camera's")
-        seen = [scene.table.height_m[mask & scene.table.on_table & scene.table.valid].astype(np.float64)]
-        least = [max(20.0, 0.15 * mask.sum())]
-        if wrist is not None:
-            seen.append(wrist.height_m[_over(wrist.points, thing)])
-            least.append(_WRIST_POINTS)
+        cluster, table = thing.cluster, scene.table
+        if cluster.mask.shape != table.valid.shape:
+            raise BadInput(f"looks of {cluster.mask.shape} and {table.valid.shape} pixels: expected one camera's")
         limit = max(0.35 * thing.height_m, 1.5 * self.config.segments.grow_m)
-        # What rises above the old top is the robot or what it holds, in the way.
-        low = [height[height < thing.height_m + 0.03] for height in seen]
-        shares = [float((height < limit).mean()) for height, few in zip(low, least, strict=True) if len(height) >= few]
+        was, now = cluster.height_m, table.height_m.ravel()[cluster.pixels]
+        # A pixel tells something where it shows the table now, or what it showed before. Robot and what it holds are
+        # in the way: a tall thing that is raised hides its place with its own foot.
+        telling = (table.on_table & table.valid).ravel()[cluster.pixels]
+        telling &= (now < limit) | (np.abs(now - was) < self.config.same_height_m)
+        seen = [now[telling].astype(np.float64)]
+        least = [max(20.0, 0.15 * cluster.area_px)]
+        if wrist is not None:
+            height = wrist.height_m[_over(wrist.points, thing)]
+            seen.append(height[height < thing.height_m + 0.03])
+            least.append(max(_WRIST_POINTS, 0.5 * len(height)))  # mostly higher: it looks at what hangs in the hand
+        shares = [float((height < limit).mean()) for height, few in zip(seen, least, strict=True) if len(height) >= few]
         return min(shares, default=None)
 
     def _hangs(self, cluster: Cluster, hand: Array) -> bool:
-        return _lowest_m(cluster) > 0.05 and float(np.linalg.norm(cluster.points.mean(0) - hand)) < 0.14
+        return _lowest_m(cluster) > _STANDS_M and float(np.linalg.norm(cluster.points.mean(0) - hand)) < 0.14
 
     def _found_again(self, thing: Thing, old: Scene, scene: Scene) -> Thing | None:
         """A thing like it that stands where nothing stood before."""
@@ -233,7 +240,8 @@ class OfflinePlanner:
             places = [
                 float(np.linalg.norm(o.centroid_m[:2] - new.centroid_m[:2])) for o in old.things if o is not thing
             ]
-            if min(places, default=1.0) > self.config.same_m and _alike(thing, new):
+            stands = _lowest_m(new.cluster) < _STANDS_M  # and is no part of the arm, say
+            if stands and min(places, default=1.0) > self.config.same_m and _alike(thing, new):
                 return new
         return None
 

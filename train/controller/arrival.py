@@ -25,11 +25,11 @@ class Arrival:
     def __init__(self, arm: GoalArm) -> None:
         self._arm = arm
 
-    def led(self, chunk: Array, goal: NDArray[np.floating], state: NDArray[np.floating], late: int) -> Array:
-        """``chunk`` (H, 13), bent to close at ``goal`` (15,), :data:`.goal.GOAL_DIM`, from its command ``late`` on. It
-        stays as it is where the hand has closed (``state`` (13,)) or does not close, or the arm does not get there."""
+    def led(self, chunk: Array, goal: NDArray[np.floating], late: int) -> Array:
+        """``chunk`` (H, 13) of an open hand, bent to close at ``goal`` (15,), :data:`.goal.GOAL_DIM`, from its command
+        ``late`` on. It stays as it is where it does not close, or the arm does not get there."""
         closed = chunk[:, FINGERS].mean(1) < CLOSING
-        if not closed.any() or state[FINGERS].mean() < CLOSING:
+        if not closed.any():
             return chunk
         begins = max(int(closed.argmax()) - CLOSING_STEPS, late)
         if begins >= len(chunk):

@@ -7,6 +7,8 @@ twin (``cli.py rehearse``, ``cli.py train grasps``; GraspNet's evaluator, 1905.1
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,20 +17,23 @@ from .parts import Batch
 from .point_set import PointSet
 
 _END = 6.0  # coordinates end there, in NEAR_M
+_WAVES_M = (0.16, 0.08, 0.04)  # of the sines in which coordinates are given as well (2006.10739): millimetres count
+_POINT_FEATURES = 4 + 2 * 3 * len(_WAVES_M)
 _GOAL_FEATURES = 15
+_DROPOUT = 0.3
 
 
 class GraspJudge(nn.Module):
     """Logits of success for goals in what the encoder's ``scene`` describes."""
 
-    def __init__(self, width: int, scene_features: int, around: bool, dropout: float) -> None:
+    def __init__(self, width: int, scene_features: int, around: bool) -> None:
         super().__init__()
-        self.target = PointSet(4, width, normed=False)
-        self.around = PointSet(4, width, normed=False) if around else None
+        self.target = PointSet(_POINT_FEATURES, width, normed=False)
+        self.around = PointSet(_POINT_FEATURES, width, normed=False) if around else None
         parts = 2 if around else 1
         self.head = nn.Sequential(
-            nn.Linear(parts * width + _GOAL_FEATURES + scene_features, width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1),
+            nn.Linear(parts * width + _GOAL_FEATURES + scene_features, width), nn.GELU(), nn.Dropout(_DROPOUT),
+            nn.Linear(width, width), nn.GELU(), nn.Dropout(_DROPOUT), nn.Linear(width, 1),
         )  # fmt: skip
 
     def forward(self, prepared: Batch, goals: Tensor) -> Tensor:
@@ -49,7 +54,8 @@ class GraspJudge(nn.Module):
         height = world[:, None, :, 2:].expand(-1, goals.shape[1], -1, -1)
         features = (torch.cat([local, height], -1) / NEAR_M).clamp(-_END, _END)
         features = torch.where(there[:, None, :, None], features, _END)
-        return net(features)
+        turns = torch.cat([features[..., :3] * (2 * math.pi * NEAR_M / wave) for wave in _WAVES_M], -1)
+        return net(torch.cat([features, turns.sin(), turns.cos()], -1))
 
 
 def _goal(goals: Tensor, rotation: Tensor) -> Tensor:

@@ -283,7 +283,7 @@ class ControllerPolicy:
         goal = self.controller.goal
         if goal is None:
             return
-        noise = torch.randn(1, goal.config.samples, GOAL_DIM, generator=self._generator).to(self._device)
+        noise = torch.randn(1, goal.draws, GOAL_DIM, generator=self._generator).to(self._device)
         tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
         ranked = goal.propose(self._scene(observation), noise, tried)[0].cpu()
         self._goal = ranked[[self._arm.first(ranked.numpy())]]
@@ -301,24 +301,28 @@ class ControllerPolicy:
         """(H, 13) absolute commands at the controller's rate, the first one for now. ``left`` (n, 13): what is left of
         the last chunk from now on; its first ``late`` commands will be followed before the new chunk is there. Raises
         BadInput before :meth:`start`, and where more is late than the controller learnt."""
-        batch = self.batch(observation)
         before = torch.zeros(1, 0, COMMAND_DIM) if left is None else torch.as_tensor(np.asarray(left, np.float32))[None]
         before = before.to(self._device)
+        command = before[0, 0] if before.shape[1] else None
+        batch = self.batch(observation, command)
         new = self.controller.sample(batch, self.noise(), before[:, :late], steps)
-        if self._goal is not None:
-            goal, state = batch["goal"][0].cpu().numpy(), np.asarray(observation.state)
-            new = torch.as_tensor(self._arrival.led(new[0].double().cpu().numpy(), goal, state, late)).to(new)[None]
+        if self._goal is not None and not _closed(batch, command):
+            goal = batch["goal"][0].cpu().numpy()
+            new = torch.as_tensor(self._arrival.led(new[0].double().cpu().numpy(), goal, late)).to(new)[None]
         return taken_over(new, before, late, self.config.action.fade)[0].double().cpu().numpy()
 
     def noise(self) -> Tensor:
         """(1, T, E) the start of a sampling, another one each time."""
         return self.controller.noise(self._generator).to(self._device)
 
-    def batch(self, observation: Observation) -> Batch:
-        """What the controller gets to see of a live moment: one row. Raises BadInput before :meth:`start`."""
+    def batch(self, observation: Observation, command: Tensor | None = None) -> Batch:
+        """What the controller gets to see of a live moment: one row. A target that somebody moved takes the goal along
+        as long as the hand is open: later the hand moves it. ``command`` (13,): what the robot follows now. Raises
+        BadInput before :meth:`start`."""
         batch = self._seen(observation)
         if self._goal is not None:
-            self._follow_target(batch)
+            if not _closed(batch, command):
+                self._follow_target(batch)
             batch["goal"] = torch.cat([self._goal[:, :3] + self._shift, self._goal[:, 3:]], 1).to(self._device)
         return batch
 
@@ -330,10 +334,13 @@ class ControllerPolicy:
         return {key: torch.as_tensor(np.asarray(array))[None].to(self._device) for key, array in arrays.items()}
 
     def _follow_target(self, batch: Batch) -> None:
-        """A target that somebody moved takes the goal along, as long as the hand is open: later the hand moves it."""
-        if float(batch["state"][0, FINGERS].mean()) < CLOSING:
-            return
         moved = self.controller.encoder.moved(batch).cpu()
         if torch.isfinite(moved).all():
             # Less is what a hand in front of it makes of its outline.
             self._shift = moved if moved.norm() > MOVED_M else torch.zeros(1, 3)
+
+
+def _closed(batch: Batch, command: Tensor | None) -> bool:
+    """Whether the hand of this row has closed, or is told to: fingers around a wide object stay open."""
+    openings = [float(hand[FINGERS].mean()) for hand in (batch["state"][0], command) if hand is not None]
+    return min(openings) < CLOSING
