@@ -27,14 +27,14 @@ from dexloop.datasets.rehearsals import (
 from dexloop.hardware.errors import BadInput
 from dexloop.hardware.geometry import transform
 from dexloop.hardware.rig import DEXGRASPVLA_RIG
-from dexloop.tests.test_goal import CONFIG, GOAL, goals
+from dexloop.tests.test_goal import CONFIG, GOAL, goals, observation
 from dexloop.tests.test_small import batch
 from dexloop.train.controller.checkpoint import load_controller, save_controller
 from dexloop.train.controller.config import PRESETS
 from dexloop.train.controller.geometry import CLOSING, six_to_rotation
 from dexloop.train.controller.goal import SCENE_FEATURES, GraspGoal, alike
 from dexloop.train.controller.judge import GraspJudge
-from dexloop.train.controller.policy import Controller
+from dexloop.train.controller.policy import Controller, ControllerPolicy
 from dexloop.train.controller.reachable import GoalArm
 from dexloop.train.controller.small import SmallEncoder
 from dexloop.train.grasps import Rehearsed, TrainGrasps, judged
@@ -174,6 +174,22 @@ def test_the_judge_ranks_the_proposals_and_what_was_tried_comes_last() -> None:
     first = ranked[:, :1]
     again = chooser.propose(seen, noise, first)
     assert (alike(again[:, :1], first) < 0.5).all()
+
+
+def test_half_of_what_is_tried_out_is_what_a_judge_would_take() -> None:
+    torch.manual_seed(0)
+    config = replace(PRESETS["small"], encoder=replace(CONFIG, points=24), goal=replace(GOAL, judge=16))
+    controller = Controller(config).eval()
+    policy = ControllerPolicy(controller)
+    plain = ControllerPolicy(Controller(replace(config, goal=GOAL)).eval())
+    assert plain.proposals(observation(), 7, 3).shape == (7, 15)
+    assert controller.goal is not None
+    controller.goal.judge = Highest()  # type: ignore[assignment]
+    tried = policy.proposals(observation(), 8, 3)
+    assert np.array_equal(tried, policy.proposals(observation(), 8, 3))
+    assert not np.array_equal(tried, policy.proposals(observation(), 8, 4))
+    assert np.median(tried[4:, 2]) > np.median(tried[:4, 2]) + 0.01
+    assert len(np.unique(tried, axis=0)) == 8
 
 
 class Highest(torch.nn.Module):

@@ -26,6 +26,7 @@ from .reachable import GoalArm
 from .transformer import ActionTransformer, Observed
 
 MOVED_M = 0.03  # a target that is this far from where it was has been moved
+FIRST = 64  # of what a judge ranks first is tried out
 
 
 @dataclass(frozen=True)
@@ -270,14 +271,23 @@ class ControllerPolicy:
             self._choose(observation)
 
     def proposals(self, observation: Observation, count: int, seed: int) -> NDArray[np.float32]:
-        """(count, 15) goals that an attempt that begins now would choose from. Raises BadInput for a controller that
-        chooses none."""
+        """(count, 15) goals to try out, as an attempt that begins now would consider them: with a judge, half are any
+        samples and half are drawn from what it ranks first, refined; else all are samples. Raises BadInput for a
+        controller that chooses none."""
         goal = self.controller.goal
         if goal is None:
             raise BadInput("this controller chooses no grasp: train it with --override goal.kind=grasp.")
         self.remember(observation)
-        noise = torch.randn(1, count, GOAL_DIM, generator=torch.Generator().manual_seed(seed)).to(self._device)
-        return goal.sample(self._scene(observation), noise)[0].cpu().numpy()
+        generator = torch.Generator().manual_seed(seed)
+        best = count // 2 if goal.judge is not None else 0
+        scene = self._scene(observation)
+        noise = torch.randn(1, count - best, GOAL_DIM, generator=generator).to(self._device)
+        goals = goal.sample(scene, noise)[0]
+        if best:
+            noise = torch.randn(1, goal.draws, GOAL_DIM, generator=generator).to(self._device)
+            ranked = goal.propose(scene, noise)[0, :FIRST]
+            goals = torch.cat([goals, ranked[torch.randperm(len(ranked), generator=generator)[:best]]])
+        return goals.cpu().numpy()
 
     def _choose(self, observation: Observation) -> None:
         goal = self.controller.goal
