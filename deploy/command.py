@@ -105,8 +105,8 @@ class Deploy:
         if not 0 <= self.manual_port < 65536:
             raise BadInput(f"--manual-port is {self.manual_port}: expected 0 to 65535.")
         folder = self.out or Path("outputs") / f"deploy_{datetime.now():%Y%m%d_%H%M%S}"
-        if (folder / "report.html").exists():
-            raise BadInput(f"{folder} holds a report already: choose another --out.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadInput(f"--out {folder} is not an empty folder: choose another, nothing is written over.")
         return folder
 
     def _session(self, scene: SceneSpec, folder: Path, run: _Run) -> None:

@@ -25,7 +25,7 @@ def test_it_clears_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [event["kind"] for event in events].count("placed") >= 3
     assert (tmp_path / "run/head.mp4").stat().st_size > 10_000
     assert str(tmp_path / "run/report.html") in capsys.readouterr().out
-    with pytest.raises(BadInput, match="holds a report already"):
+    with pytest.raises(BadInput, match="is not an empty folder"):
         command.run()
 
 
@@ -49,6 +49,14 @@ def test_bad_input_is_said(flags: dict, words: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=words):
         Deploy(real_time=False, out=tmp_path / "run", **flags).run()
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for out in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(BadInput, match="is not an empty folder"):
+            Deploy(real_time=False, out=out).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_the_shipped_policy_is_small_and_says_how_it_was_made() -> None:

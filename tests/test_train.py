@@ -342,7 +342,7 @@ def test_unfit_data_sets_are_refused(make: Any, sentence: str, tmp_path: Path) -
         ({"override": ("network.width=wide",)}, r"expected a value like \d+"),
         ({"override": ("network.width=30",)}, "does not divide into"),
         ({"cache_features": True}, "no frozen encoder"),
-        ({"init": Path("nowhere")}, "--init nowhere does not exist"),
+        ({"init": Path("nowhere")}, "nowhere does not exist: give a policy folder"),
     ],
 )
 def test_bad_flags_are_refused(flags: dict[str, Any], sentence: str, data: Path, tmp_path: Path) -> None:

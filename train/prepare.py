@@ -139,7 +139,7 @@ def load_init(path: Path) -> Controller:
 
         return load_published(path)
     if not path.exists():
-        raise BadInput(f"--init {path} does not exist: give a policy folder, a run, or DexGraspVLA's .ckpt.")
+        raise BadInput(f"{path} does not exist: give a policy folder, a run, or DexGraspVLA's .ckpt.")
     return load_controller(policy_folder(path))
 
 
