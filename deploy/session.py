@@ -170,11 +170,13 @@ class Session:
             why = self._grasp(proposal.instruction, result)
             if why:
                 missed[proposal.instruction] = why
-            elif not self._config.place:
-                return End.DONE, "it is in the hand"
+            else:
+                missed.pop(proposal.instruction, None)
+                if not self._config.place:
+                    return End.DONE, "it is in the hand"
             verdict = self._planner.complete(result.prompt, first, self._eyes.look())
-            if verdict.yes:  # nothing is left to do; where the last grasp failed that is not the robot's merit
-                return (End.FAILED, _listed(missed)) if why else (End.DONE, verdict.reason)
+            if verdict.yes:  # nothing is left to do; of what was given up that is not the robot's merit
+                return (End.FAILED, _listed(missed)) if missed else (End.DONE, verdict.reason)
         return (End.FULL, "") if result.grasped or not missed else (End.FAILED, _listed(missed))
 
     def _grasp(self, instruction: str, result: SessionResult) -> str:

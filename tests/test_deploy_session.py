@@ -11,8 +11,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from dexloop.deploy.attempt import Attempt, AttemptConfig, Ending, Monitor
-from dexloop.deploy.chunks import FollowConfig
+from dexloop.deploy.attempt import Attempt, AttemptConfig, AttemptResult, Ending, Monitor
+from dexloop.deploy.chunks import FollowConfig, FollowCounts
 from dexloop.deploy.eyes import Eyes, Sight
 from dexloop.deploy.masks.base import TargetMask
 from dexloop.deploy.motions import palm_height_m, upwards
@@ -360,6 +360,22 @@ def test_the_end_says_what_failed_and_why(world: TwinWorld) -> None:
     result = alone.run("x")
     assert result.end is End.FAILED, "one object was allowed, and it could not be grasped"
     assert result.why.endswith("grasp it: it is hidden")
+
+
+def test_what_was_given_up_is_told_also_of_a_bare_table(world: TwinWorld) -> None:
+    """The first thing was not to be seen again, the second was grasped, and then the table is bare."""
+    gone, there = Proposal(instruction="grasp the one"), Proposal(instruction="grasp the other")
+    planner = Told(propose=[gone, there], ground=[Grounding(None, reason="it rolled away"), SEEN],
+                   complete=[Verdict(False), Verdict(True, "bare")])  # fmt: skip
+    bench = Bench(world, planner)
+    result = Session(bench.robot, bench.eyes, planner, _Holds(), 20.0).run("clear the table")
+    assert result.grasped == ["grasp the other"]
+    assert (result.end, result.reason) == (End.FAILED, "grasp the one: it rolled away")
+
+
+class _Holds:
+    def run(self, instruction: str, first: Sight) -> AttemptResult:
+        return AttemptResult(Ending.HELD, "", 1.0, 20, 0, 0, FollowCounts())
 
 
 class _Never:

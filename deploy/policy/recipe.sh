@@ -3,8 +3,8 @@
 #
 # Where what was done differs: training was stopped after its best policy so far, step 11349. Grasps were rehearsed while
 # it was learning: the first round of proposals is that of step 6305, `first` was made from step 7566, and `first` and
-# `second` had judges that saw no sines of the points and kept their last step (1200 and 2000 of them). Two of the sets had
-# a wrist camera, which the merge left out.
+# `second` had judges that saw no sines of the points and kept their last step (1200 and 2000 of them), and what was tried
+# of them were samples alone. Two of the sets had a wrist camera, which the merge left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export OMP_NUM_THREADS=1
