@@ -185,5 +185,7 @@ def test_both_parts_learn_from_one_loss() -> None:
 def test_a_goal_goes_with_the_small_encoder() -> None:
     with pytest.raises(BadInput, match="small encoder"):
         replace(PRESETS["paper"], goal=GOAL)
+    with pytest.raises(BadInput, match="at least so many"):
+        GoalConfig("grasp", samples=8, judge=16)
     with pytest.raises(BadInput, match="none or grasp"):
         GoalConfig("somewhere")  # type: ignore[arg-type]

@@ -266,12 +266,12 @@ def test_train_grasps_learns_and_writes_a_policy_that_loads(tmp_path: Path, caps
     for index in range(12):
         write_scene(tmp_path / "r", index, scene(index))
     policy = small_policy(tmp_path / "p")
-    few = TrainGrasps(policy, (str(tmp_path / "r"),), steps=150, width=16, samples=8, lr=1e-2, validation_share=0.3)
+    few = TrainGrasps(policy, (str(tmp_path / "r"),), steps=150, width=16, samples=16, lr=1e-2, validation_share=0.3)
     command = replace(few, out=tmp_path / "judged")
     assert command.run() == 0
     made = load_controller(tmp_path / "judged")
     assert made.config.goal.judge == 16
-    assert made.config.goal.samples == 8
+    assert made.config.goal.samples == 16
     before = load_controller(policy).state_dict()
     moves = [name for name in before if not name.startswith("goal.")]
     assert moves

@@ -161,6 +161,9 @@ class SmallEncoderConfig:
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
 
 
+REFINED = 16  # of the goals that are judged best are refined
+
+
 @dataclass(frozen=True)
 class GoalConfig:
     """Whether a grasp is chosen first, and how (:mod:`.goal`)."""
@@ -185,6 +188,8 @@ class GoalConfig:
             raise BadInput(f"goal is {self.kind!r}: expected none or grasp.")
         if self.samples < 1 or self.steps < 1:
             raise BadInput(f"goal.samples is {self.samples}, goal.steps {self.steps}: expected at least 1.")
+        if self.judge and self.samples < REFINED:
+            raise BadInput(f"goal.samples is {self.samples}: with a judge, which refines {REFINED}, at least so many.")
 
 
 NO_GOAL = GoalConfig()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...datasets.rehearsals import GOAL_DIM
-from .config import GoalConfig
+from .config import REFINED, GoalConfig
 from .geometry import six_to_rotation
 from .judge import GraspJudge
 from .parts import Batch
@@ -22,8 +22,8 @@ from .point_set import PointSet
 SCENE_FEATURES = 19
 _UNIT_M, _SIX = 0.05, 2.0  # what becomes 1
 _COMPANY = 0.25  # power of the density beside the judge's probability (docs/decisions/101-rehearsed-grasps.md)
-# What is judged best is put a little elsewhere and judged again: so many rounds, so many of the best, in so many ways.
-_ROUNDS, _BEST, _WAYS = 2, 16, 8
+# What is judged best is put a little elsewhere and judged again: so many rounds, each in so many ways.
+_ROUNDS, _WAYS = 2, 8
 _ELSEWHERE = (0.1,) * 3 + (0.14,) * 6 + (0.0,) * 6  # deviation of an encoded goal: 5 mm, 4 degrees
 _ALIKE_M, _ALIKE_RAD = 0.02, 0.25  # grasps that differ by this are neighbours
 
@@ -62,7 +62,7 @@ class GraspGoal(nn.Module):
 
     @property
     def _refined(self) -> int:
-        return _ROUNDS * _BEST * _WAYS if self.judge is not None else 0
+        return _ROUNDS * REFINED * _WAYS if self.judge is not None else 0
 
     @torch.no_grad()
     def propose(self, prepared: Batch, noise: Tensor, tried: Tensor | None = None) -> Tensor:
@@ -72,8 +72,8 @@ class GraspGoal(nn.Module):
         count, anchor = noise.shape[1] - self._refined, prepared["anchor"][:, None]
         samples = self.sample(prepared, noise[:, :count])
         goals, worth = samples, self._worth(prepared, samples, samples, tried)
-        for more in noise[:, count:].unflatten(1, (-1, _BEST * _WAYS)).unbind(1) if self._refined else ():
-            best = encode(_taken(goals, worth.topk(_BEST).indices), anchor).repeat_interleave(_WAYS, 1)
+        for more in noise[:, count:].unflatten(1, (-1, REFINED * _WAYS)).unbind(1) if self._refined else ():
+            best = encode(_taken(goals, worth.topk(REFINED).indices), anchor).repeat_interleave(_WAYS, 1)
             refined = decode(best + more * more.new_tensor(_ELSEWHERE), anchor)
             goals = torch.cat([goals, refined], 1)
             worth = torch.cat([worth, self._worth(prepared, refined, samples, tried)], 1)
