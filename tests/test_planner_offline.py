@@ -93,6 +93,18 @@ def test_abstains_and_asks_when_two_fit(planner: OfflinePlanner, table: Look) ->
     assert "right" in proposal.question
 
 
+def test_what_was_meant_before_is_still_meant() -> None:
+    """Another red thing comes to light beside the one that was proposed: words alone would not tell them apart."""
+    planner, first = OfflinePlanner(), look_of([BLUE_CAN, RED_CAN])
+    words = planner.propose("take the red object", first, first).instruction
+    pushed = (disc(0.42, -0.10, 0.033), 0.10, RED)
+    now = look_of([BLUE_CAN, (disc(0.40, 0.14, 0.033), 0.10, RED), pushed])
+    assert np.allclose(middle(planner.ground(words, now)), at(planner, now, 0.42, -0.10), atol=1.0)
+    assert OfflinePlanner().ground(words, now).box is None
+    away = look_of([BLUE_CAN, (disc(0.40, 0.14, 0.033), 0.10, RED), (disc(0.40, 0.05, 0.033), 0.10, RED)])
+    assert planner.ground("take the red object", away).box is None  # other words, never heard before
+
+
 def test_nothing_fits(planner: OfflinePlanner, table: Look) -> None:
     answer = planner.ground("the purple cup", table)
     assert answer.box is None

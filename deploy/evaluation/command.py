@@ -31,12 +31,12 @@ class Evaluate:
 
     suite: Literal[
         "unseen1287", "single", "long-horizon", "planner", "masks",
-        "validation", "planner-validation", "masks-validation",
+        "validation", "long-horizon-validation", "planner-validation", "masks-validation",
     ] = "unseen1287"  # fmt: skip
     """unseen1287: 360 unseen objects, 6 unseen backgrounds x 103, 3 unseen lightings x 103; single: one unseen object;
     long-horizon: clear the table, all of a colour, all of a shape; planner: boxes, questions back and what is not
-    there, without a motion; masks: how well the target is followed while the hand goes for it; validation,
-    planner-validation, masks-validation: for choosing, never to be reported."""
+    there, without a motion; masks: how well the target is followed while the hand goes for it; validation
+    and those that end in it: for choosing, never to be reported."""
     scenes: int | None = None
     """So many of the suite's scenes, every factor in its proportion; the same for the same number. Not given: all."""
     attempts: int = 3
@@ -111,10 +111,10 @@ class Evaluate:
 
         if self.objects is not None and not self.objects.is_dir():
             raise BadInput(f"--objects is {self.objects}: expected a folder of MJCF files or meshes.")
-        if self.suite == "long-horizon":
+        if self.suite.startswith("long-horizon"):
             for name, given in (("--objects", self.objects is not None), ("--disturb", self.disturb)):
                 if given:
-                    raise BadInput(f"{name} has no meaning for long-horizon, whose prompts name its own objects.")
+                    raise BadInput(f"{name} has no meaning for {self.suite}, whose prompts name its own objects.")
         settings = TrialSettings(
             str(self.policy.resolve()) if "policy" in study.uses else "",
             self.planner,

@@ -5,8 +5,8 @@
 ``unseen1287`` has the make-up of the paper's (2502.20900): 360 unseen objects, 103 scenes on each of 6 unseen
 backgrounds, 103 under each of 3 unseen lightings, about six objects a scene. The 103 are the same scenes each time:
 only the factor that is examined changes. ``planner`` and ``masks`` ask of planner and tracker alone, on scenes of their
-own. Nothing is chosen by any of these, nothing tuned on it: ``validation``, ``planner-validation`` and
-``masks-validation`` are for that, whose objects, backgrounds and lightings are in neither training nor test.
+own, ``long-horizon`` wants several objects. Nothing is chosen by any of these, nothing tuned on it: ``validation`` and
+those that end in it are for that, whose objects, backgrounds and lightings are in neither training nor test.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ FORMAT = 1
 Kind = Literal["lift", "planner", "masks"]
 """What is done with a suite's scenes: objects are lifted, the planner is asked, the tracker is watched."""
 SUITES: dict[str, Kind] = {
-    "unseen1287": "lift", "single": "lift", "long-horizon": "lift", "validation": "lift", "planner": "planner",
-    "planner-validation": "planner", "masks": "masks", "masks-validation": "masks",
+    "unseen1287": "lift", "single": "lift", "long-horizon": "lift", "validation": "lift",
+    "long-horizon-validation": "lift", "planner": "planner", "planner-validation": "planner", "masks": "masks",
+    "masks-validation": "masks",
 }  # fmt: skip
 
 # One background and one lighting that are plain: what is examined is then the only thing that is out of the ordinary.
@@ -48,7 +49,7 @@ CARDS = "cards"
 _OBJECT_SEED, _AROUND_SEED, _SINGLE_SEED, _VALIDATION_SEED, _LONG_SEED, _PLANNER_SEED, _MASKS_SEED = (
     128_700_000, 128_710_000, 128_720_000, 128_730_000, 128_740_000, 128_750_000, 128_760_000,
 )  # fmt: skip
-_VALIDATION_OFFSET = 5000  # of planner's and masks' own blocks
+_VALIDATION_OFFSET = 5000  # within the blocks of the suites that have a validation of their own
 LONG_SCENES = 24
 
 
@@ -238,15 +239,24 @@ def masks_validation() -> Iterator[Row]:
 def long_horizon() -> Iterator[Row]:
     """Clear the table, all of a colour, all of one kind: 24 scenes each. Everything that is wanted can be taken as it
     lies, and nothing that is not wanted could be meant."""
+    yield from _tasks("test", _LONG_SEED, LONG_SCENES, PLAIN_BACKGROUND, PLAIN_LIGHTING)
+
+
+def long_horizon_validation() -> Iterator[Row]:
+    yield from _tasks("validation", _LONG_SEED + _VALIDATION_OFFSET, LONG_SCENES // 2, *PLAIN_VALIDATION)
+
+
+def _tasks(split: str, seed0: int, count: int, background: str, lighting: str) -> Iterator[Row]:
+    """``count`` scenes of each of TASKS."""
     for number, (factor, choose) in enumerate(TASKS.items()):
-        seed, found = _LONG_SEED + 2000 * number, 0
-        while found < LONG_SCENES:
-            scene = sample_scene(seed, "test", _count(seed), background=PLAIN_BACKGROUND, lighting=PLAIN_LIGHTING)
+        seed, found = seed0 + 2000 * number, 0
+        while found < count:
+            scene = sample_scene(seed, split, _count(seed), background=background, lighting=lighting)
             task = choose(scene.objects)
             if task is not None:
                 prompt, wanted = task
-                yield Row(f"{factor}-{found:02d}", seed, "test", len(scene.objects), factor, PLAIN_BACKGROUND,
-                          PLAIN_LIGHTING, prompt, wanted)  # fmt: skip
+                yield Row(f"{factor}-{found:02d}", seed, split, len(scene.objects), factor, background, lighting,
+                          prompt, wanted)  # fmt: skip
                 found += 1
             seed += 1
 
@@ -304,7 +314,8 @@ TASKS: dict[str, Callable[[Sequence[PlacedObject]], Task | None]] = {
 }  # fmt: skip
 MAKERS: dict[str, Callable[[], Iterator[Row]]] = {
     "unseen1287": unseen1287, "single": single, "long-horizon": long_horizon, "validation": validation,
-    "planner": planner, "planner-validation": planner_validation, "masks": masks, "masks-validation": masks_validation,
+    "long-horizon-validation": long_horizon_validation, "planner": planner, "planner-validation": planner_validation,
+    "masks": masks, "masks-validation": masks_validation,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ what it cannot read it refuses: both beat a confident wrong object.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,6 +53,8 @@ class OfflineConfig:
     """What begins higher than this over the table does not stand on it."""
     same_m: float = 0.04
     """An object within this distance of where one stood is that one."""
+    pushed_m: float = 0.12
+    """So far from where it was named what an instruction meant may have been pushed by an attempt."""
     strayed_m: float = 0.25
     """So far from where it was named an object like it may be the one that attempts failed at."""
 
@@ -61,7 +64,7 @@ class OfflineConfig:
         for name in ("like_share", "other_share"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected a share in [0, 1)")
-        for name in ("same_height_m", "floats_m", "same_m", "strayed_m"):
+        for name in ("same_height_m", "floats_m", "same_m", "pushed_m", "strayed_m"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected more than 0 and at most 1 m")
 
@@ -124,17 +127,21 @@ class OfflinePlanner:
         return f"every attempt at {names} failed, and nothing else that was asked for is left"
 
     def ground(self, instruction: str, now: Look) -> Grounding:
-        """See ``Planner``. No box where nothing fits, and none where two things fit alike (the reason says which)."""
-        query = parse(instruction)
-        things = self.see(now).things
-        answer = Ranking(things, self.config.ranking).answer(replace(query, every=False, excluded=None))
-        if answer.rivals:
-            return Grounding(None, reason="ambiguous: " + saying.question(things, answer))
-        if not answer.chosen:
-            return Grounding(None, reason=answer.reason)
-        thing = things[answer.chosen[0]]
-        self._remember(instruction, thing)
-        return Grounding(thing.cluster.box, saying.name(thing), round(answer.confidence, 3), answer.reason)
+        """See ``Planner``. No box where nothing fits, and none where two things fit alike (the reason says which),
+        unless it is known which one the instruction meant before."""
+        scene = self.see(now)
+        things, answer = scene.things, self._meaning(scene, instruction)
+        chosen, why = answer.chosen[:1], answer.reason
+        if not chosen:
+            chosen = answer.rivals or tuple(range(len(things)))
+            meant = self._nearest(scene, self._named.get(instruction), chosen, self.config.pushed_m)
+            chosen, why = (() if meant is None else (meant,)), "it is the one that was meant before"
+        if chosen:
+            thing = things[chosen[0]]
+            self._remember(instruction, thing)
+            return Grounding(thing.cluster.box, saying.name(thing), round(answer.confidence, 3), why)
+        reason = "ambiguous: " + saying.question(things, answer) if answer.rivals else answer.reason
+        return Grounding(None, reason=reason)
 
     def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
         """See ``Planner``. Held = gone from where it stood, nowhere else on the table, something is in the hand, and
@@ -288,14 +295,23 @@ class OfflinePlanner:
             if thing is None:
                 out |= set(self._meaning(scene, instruction).chosen)
                 continue
-            away = {
-                k: float(np.linalg.norm(other.centroid_m[:2] - thing.centroid_m[:2]))
-                for k, other in enumerate(scene.things) if k not in out and _alike(thing, other)
-            }  # fmt: skip
-            nearest = min(away, key=lambda k: away[k], default=None)
-            if nearest is not None and away[nearest] < self.config.strayed_m:
+            left = [k for k in range(len(scene.things)) if k not in out]
+            nearest = self._nearest(scene, thing, left, self.config.strayed_m)
+            if nearest is not None:
                 out.add(nearest)
         return out
+
+    @staticmethod
+    def _nearest(scene: Scene, thing: Thing | None, among: Sequence[int], within_m: float) -> int | None:
+        """Which of ``among`` is like ``thing`` and nearest to where it was; None where none is so near."""
+        if thing is None:
+            return None
+        away = {
+            k: float(np.linalg.norm(scene.things[k].centroid_m[:2] - thing.centroid_m[:2]))
+            for k in among if _alike(thing, scene.things[k])
+        }  # fmt: skip
+        nearest = min(away, key=lambda k: away[k], default=None)
+        return nearest if nearest is not None and away[nearest] < within_m else None
 
     def _order(self, things: tuple[Thing, ...], left: list[int]) -> tuple[int, str]:
         """The first of ``left``, and why: reachable before not, free before blocked, then right, centre, left
