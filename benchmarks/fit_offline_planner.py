@@ -4,12 +4,12 @@
 
 Objects of a scene are seen under its own light or, every other scene, under one that is drawn anew: dim to bright, warm
 to cool, or of lamps in strong colours; in one scene of eight as if the robot, whose housing tells the tint, were
-hidden. Fitted are the palette of colour words (means of the pixels of objects of a
-colour), what a thing is called by colour and by kind, and whether a cut through a cluster parts two objects. Kinds are
-learned from objects cut out by the truth and from the clusters that the planner itself finds, cut as the file in place
-says: those hold a neighbour's rim now and then. A sixth of the scenes is held back: how sure the classifiers may be is
-set by them, and what they get right there is printed. The same arguments give the same file. With ``--cache`` a
-rendered scene is kept and not drawn again; with ``--only nouns`` the rest is taken from the file in place.
+hidden. Fitted are the palette of colour words (means of the pixels of objects of a colour), what a thing is called by
+colour and by kind, and whether a cut through a cluster parts two objects. Kinds are learned from objects cut out by the
+truth and from the clusters that the planner itself finds, cut as the file in place says: those hold a neighbour's rim
+now and then. A sixth of the scenes is held back: how sure the classifiers may be is set by them, and what they get
+right there is printed. The same arguments give the same file. With ``--cache`` a rendered scene is kept and not drawn
+again; with ``--only nouns`` the rest is taken from the file in place.
 """
 
 # ruff: noqa: E402  # the environment is set before anything numerical is imported

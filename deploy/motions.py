@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from ..hardware.clock import NS
 from ..hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
-from ..hardware.geometry import inverse
 from ..hardware.interfaces import Robot
 from ..hardware.joint_path import JointPath, SpeedLimits
-from ..hardware.kinematics import ArmKinematics
+from ..hardware.palm import PalmArm
 from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.values import Command
 
@@ -82,18 +81,18 @@ class Motions:
 
 def palm_height_m(state: NDArray[np.floating]) -> float:
     """Of the palm above the table, from a (13,) state: 7 arm angles rad, then openings."""
-    return float(_world_T_palm(state[:7])[2, 3])
+    return float(_ARM.palm(np.asarray(state[:7], float))[2, 3])
 
 
 def upwards(q: Array, height_m: float) -> list[Array]:
     """Waypoints (7,) rad of a straight way up to a palm ``height_m`` above the table, from ``q``, which comes first;
     it ends where the arm cannot go on."""
     q = np.asarray(q, float)
-    pose, way = _world_T_palm(q), [q]
+    pose, way = _ARM.palm(q), [q]
     start_m = float(pose[2, 3])
     for z in np.arange(start_m + STEP_M, max(height_m, start_m) + 1e-9, STEP_M):
         pose[2, 3] = z
-        found = _KINEMATICS.ik(_BASE_T_WORLD @ pose @ _PALM_T_FLANGE, way[-1])
+        found = _ARM.kinematics.ik(_ARM.flange(pose), way[-1])
         if not found.ok or np.abs(found.q - way[-1]).max() > LARGEST_STEP_RAD:
             break
         way.append(found.q)
@@ -106,11 +105,4 @@ def _holding(opening: Array) -> Array:
     return squeezed
 
 
-def _world_T_palm(q: NDArray[np.floating]) -> Array:
-    return np.asarray(_MOUNT.world_T_base @ _KINEMATICS.fk(np.asarray(q, float)) @ _MOUNT.flange_T_palm)
-
-
-_MOUNT = DEXGRASPVLA_RIG.arms[0]
-_KINEMATICS = ArmKinematics(_MOUNT.arm)
-_BASE_T_WORLD = inverse(_MOUNT.world_T_base)
-_PALM_T_FLANGE = inverse(_MOUNT.flange_T_palm)
+_ARM = PalmArm(DEXGRASPVLA_RIG.arms[0])

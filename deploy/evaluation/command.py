@@ -89,7 +89,7 @@ class Evaluate:
         study = STUDIES[suite.kind]
         rows = self._rows(suite)
         folder = self.out or Path("outputs") / f"evaluate_{self.suite}_{datetime.now():%Y%m%d_%H%M%S}"
-        settings = self._settings(study, folder)
+        settings = self._settings(study, folder, any(row.wanted for row in suite.rows))
         manifest = manifest_of(self.suite, suite.digest, rows, settings)
         executor = make_executor(self.workers, self.ray, self.timeout_s)
         self._check_planner()
@@ -106,12 +106,12 @@ class Evaluate:
             return suite.rows
         return suite.stratified(self.scenes)
 
-    def _settings(self, study: Study[Any], folder: Path) -> TrialSettings:
+    def _settings(self, study: Study[Any], folder: Path, own_prompts: bool) -> TrialSettings:
         from .values import TrialSettings
 
         if self.objects is not None and not self.objects.is_dir():
             raise BadInput(f"--objects is {self.objects}: expected a folder of MJCF files or meshes.")
-        if self.suite.startswith("long-horizon"):
+        if own_prompts:
             for name, given in (("--objects", self.objects is not None), ("--disturb", self.disturb)):
                 if given:
                     raise BadInput(f"{name} has no meaning for {self.suite}, whose prompts name its own objects.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...hardware.clock import NS
 from ...hardware.errors import BadInput
 from ...hardware.geometry import apply
-from ...hardware.kinematics import ArmKinematics
+from ...hardware.palm import PalmArm
 from ...hardware.rig import DEXGRASPVLA_RIG
 from ...hardware.twin.objects.grasp_info import hull_points
 from ...hardware.twin.scene_spec import SceneSpec
@@ -142,9 +142,7 @@ def gap(a: Array, b: Array) -> float:
 
 def _palm_m(state: NDArray[np.floating]) -> Array:
     """(3,) world position of the palm of a (13,) state."""
-    base_T_flange = _KINEMATICS.fk(np.asarray(state[:ARM_DOF], float))
-    return np.asarray((_MOUNT.world_T_base @ base_T_flange @ _MOUNT.flange_T_palm)[:3, 3])
+    return np.asarray(_ARM.palm(np.asarray(state[:ARM_DOF], float))[:3, 3])
 
 
-_MOUNT = DEXGRASPVLA_RIG.arms[0]
-_KINEMATICS = ArmKinematics(_MOUNT.arm)
+_ARM = PalmArm(DEXGRASPVLA_RIG.arms[0])

@@ -284,8 +284,7 @@ class ControllerPolicy:
         noise = torch.randn(1, count - best, GOAL_DIM, generator=generator).to(self._device)
         goals = goal.sample(scene, noise)[0]
         if best:
-            noise = torch.randn(1, goal.draws, GOAL_DIM, generator=generator).to(self._device)
-            ranked = goal.propose(scene, noise)[0, :FIRST]
+            ranked = self._ranked(goal, scene, generator)[:FIRST]
             goals = torch.cat([goals, ranked[torch.randperm(len(ranked), generator=generator)[:best]]])
         return goals.cpu().numpy()
 
@@ -293,10 +292,14 @@ class ControllerPolicy:
         goal = self.controller.goal
         if goal is None:
             return
-        noise = torch.randn(1, goal.draws, GOAL_DIM, generator=self._generator).to(self._device)
         tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
-        ranked = goal.propose(self._scene(observation), noise, tried)[0].cpu()
+        ranked = self._ranked(goal, self._scene(observation), self._generator, tried).cpu()
         self._goal = ranked[[self._arm.first(ranked.numpy())]]
+
+    def _ranked(self, goal: GraspGoal, scene: Batch, generator: torch.Generator, tried: Tensor | None = None) -> Tensor:
+        """(K, 15) goals, the best first."""
+        noise = torch.randn(1, goal.draws, GOAL_DIM, generator=generator).to(self._device)
+        return goal.propose(scene, noise, tried)[0]
 
     def _scene(self, observation: Observation) -> Batch:
         return self.controller.encoder.prepare(self._seen(observation), None)
