@@ -9,13 +9,14 @@ colour and by kind, and whether a cut through a cluster parts two objects. Kinds
 truth and from the clusters that the planner itself finds, cut as the file in place says: those hold a neighbour's rim
 now and then. A sixth of the scenes is held back: how sure the classifiers may be is set by them, and what they get
 right there is printed. The same arguments give the same file. With ``--cache`` a rendered scene is kept and not drawn
-again; with ``--only nouns`` the rest is taken from the file in place.
+again; with ``--only colours`` or ``nouns`` the rest is taken from the file in place.
 """
 
 # ruff: noqa: E402  # the environment is set before anything numerical is imported
 from __future__ import annotations
 
 import colorsys
+import itertools
 import json
 import os
 import sys
@@ -66,7 +67,7 @@ class FitConfig:
     """The file to write."""
     epochs: int = 400
     """Passes of each classifier over its examples."""
-    only: Literal["all", "nouns"] = "all"
+    only: Literal["all", "colours", "nouns"] = "all"
     """What to fit; the rest is taken from the file that the repository holds."""
 
     def __post_init__(self) -> None:
@@ -309,7 +310,23 @@ def _means(pixels: Array) -> list[list[float]]:
 # -- classifiers ----------------------------------------------------------------------------------------------------
 
 
-def classifier(name: str, examples: Examples, hidden: int, noise: float, config: FitConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shape:
+    """Of a classifier, and how it is kept from learning by heart."""
+
+    hidden: tuple[int, ...]
+    noise: float  # on its standardised features
+    dropout: float = 0.0
+
+
+SHAPES = {
+    "colours": Shape((128, 128), 0.15, 0.3),
+    "nouns": Shape((128, 128), 0.15, 0.3),
+    "cuts": Shape((24,), 0.1),
+}
+
+
+def classifier(name: str, examples: Examples, config: FitConfig) -> dict[str, Any]:
     """Train one, print what it gets right on the scenes held back, and give it as ``fitted.json`` holds it."""
     classes = tuple(sorted(set(examples.classes)))
     x = np.stack(examples.features)
@@ -319,20 +336,20 @@ def classifier(name: str, examples: Examples, hidden: int, noise: float, config:
     torch.manual_seed(0)
     inputs = torch.tensor(np.clip((x - mean) / scale, -3, 3), dtype=torch.float32)
     labels, held = torch.tensor(y), torch.tensor(back)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[1], hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, len(classes))
-    )
+    shape = SHAPES[name]
+    net = network((x.shape[1], *shape.hidden, len(classes)), shape.dropout)
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.1)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
     train = torch.nonzero(~held)[:, 0]
     for _ in range(config.epochs):
         for rows in train[torch.randperm(len(train))].split(256):
-            noisy = inputs[rows] + noise * torch.randn_like(inputs[rows])
+            noisy = inputs[rows] + shape.noise * torch.randn_like(inputs[rows])
             loss = torch.nn.functional.cross_entropy(net(noisy), labels[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         rate.step()
+    net.eval()
     with torch.no_grad():
         logits = net(inputs[held])
     temperatures = np.geomspace(0.5, 5.0, 40)
@@ -341,12 +358,21 @@ def classifier(name: str, examples: Examples, hidden: int, noise: float, config:
     right = float((logits.argmax(1) == labels[held]).float().mean())
     print(f"{name:8s} {len(train)} examples, {len(classes)} classes; held back {int(held.sum())}: right {right:.1%}, "
           f"loss {min(losses):.3f} at a temperature of {heat:.2f}")  # fmt: skip
-    layers = [[p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in (net[0], net[2])]
-    layers[1] = [value / heat for value in layers[1]]
+    linear = [layer for layer in net if isinstance(layer, torch.nn.Linear)]
+    layers = [[p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in linear]
+    layers[-1] = [value / heat for value in layers[-1]]
     return {
         "classes": list(classes), "mean": _short(mean), "scale": _short(scale),
         "layers": [{"weights": _short(weights.T), "bias": _short(bias)} for weights, bias in layers],
     }  # fmt: skip
+
+
+def network(sizes: tuple[int, ...], dropout: float) -> torch.nn.Sequential:
+    """Linear layers of these sizes with tanh between them."""
+    layers: list[torch.nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [torch.nn.Linear(before, after), torch.nn.Tanh(), torch.nn.Dropout(dropout)]
+    return torch.nn.Sequential(*layers[:-2])
 
 
 def _short(values: Array) -> list[Any]:
@@ -386,23 +412,25 @@ def fit(config: FitConfig) -> dict[str, Any]:
         if config.only == "all":
             cut_examples(seed, table, lab, truth, cuts)
         objects += seen_objects(seed, scene, table, lab, light, truth)
-        found += found_objects(seed, scene, table, lab, light, truth)
+        if config.only != "colours":
+            found += found_objects(seed, scene, table, lab, light, truth)
     about = {"split": "train", "scenes": config.scenes, "seed0": config.seed0, "epochs": config.epochs}
-    if config.only == "nouns":
+    if config.only != "all":
         data = json.loads(fitted.PATH.read_text())
-        _, nouns = examples(objects, found, fitted.Palette.from_json(data["palette"]))
-        data["from"]["nouns"] = about
-        return data | {"nouns": classifier("nouns", nouns, 96, 0.3, config)}
-    palette = palette_of(objects, np.random.default_rng(0))
-    colours, nouns = examples(objects, found, fitted.Palette.from_json(palette))
-    return {
-        "format": fitted.FORMAT,
-        "from": {"script": "benchmarks/fit_offline_planner.py", **about, "cut_features": list(CUT_FEATURES)},
-        "palette": palette,
-        "colours": classifier("colours", colours, 96, 0.3, config),
-        "nouns": classifier("nouns", nouns, 96, 0.3, config),
-        "cuts": classifier("cuts", cuts, 24, 0.1, config),
-    }
+        data["from"][config.only] = about
+    else:
+        data = {
+            "format": fitted.FORMAT,
+            "from": {"script": "benchmarks/fit_offline_planner.py", **about, "cut_features": list(CUT_FEATURES)},
+            "palette": palette_of(objects, np.random.default_rng(0)),
+            "cuts": classifier("cuts", cuts, config),
+        }
+    colours, nouns = examples(objects, found, fitted.Palette.from_json(data["palette"]))
+    if config.only != "nouns":
+        data["colours"] = classifier("colours", colours, config)
+    if config.only != "colours":
+        data["nouns"] = classifier("nouns", nouns, config)
+    return data
 
 
 def examples(objects: list[Seen], found: list[Seen], palette: fitted.Palette) -> tuple[Examples, Examples]:

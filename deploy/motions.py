@@ -19,6 +19,10 @@ Array = NDArray[np.float64]
 JERK_RAD_S3 = 160.0
 STEP_M = 0.02  # between waypoints of a straight motion
 LARGEST_STEP_RAD = 0.4  # of any joint between two of them: more is a jump, not a motion
+OPENED = 0.9  # a finger that opens farther than this is free
+THUMB_ASIDE = (*OPEN_HAND[:5], 0.0)  # the last is the thumb's rotation
+OPENING_S = 0.8
+SETTLING_S = 0.5
 SQUEEZE = 0.12  # fingers that hold something are stopped by it: their command must stay beyond where they are
 
 
@@ -38,21 +42,34 @@ class Motions:
     def to_start(self) -> None:
         """To the start pose, the hand open."""
         self._move(np.array([START_ARM_Q]), np.array(OPEN_HAND))
+        self._free()
 
     def to_bin(self) -> None:
         """Over the bin; what is held stays held."""
         self._move(np.array([RETURN_ARM_Q, PLACE_ARM_Q]), None)
 
-    def let_go(self, seconds: float = 0.8) -> None:
+    def let_go(self) -> None:
         """Open where the arm is."""
-        state = self._robot.state()
-        q, hand, ticks = state.arm.q.copy(), state.hand.opening.copy(), round(seconds * NS / self._period_ns)
-        self._follow((q, hand + (np.array(OPEN_HAND) - hand) * k / ticks) for k in range(1, ticks + 1))
+        self._turn(OPEN_HAND, OPENING_S)
+        self._free()
 
     def rise(self, height_m: float) -> None:
         """Straight up until the palm is ``height_m`` above the table, the hand as it is; as far as the arm gets."""
         state = self._robot.state()
         self._move(np.array(upwards(state.arm.q, height_m)), state.hand.opening.copy())
+
+    def _free(self) -> None:
+        """A bent thumb and a finger that hook each other do not open until the thumb turns aside."""
+        for hand, seconds in ((OPEN_HAND, SETTLING_S), (THUMB_ASIDE, OPENING_S), (OPEN_HAND, OPENING_S)):
+            if self._robot.state().hand.opening.min() >= OPENED:
+                return
+            self._turn(hand, seconds)
+
+    def _turn(self, hand: tuple[float, ...], seconds: float) -> None:
+        """The hand to ``hand``, evenly, the arm where it is."""
+        state = self._robot.state()
+        q, start, ticks = state.arm.q.copy(), state.hand.opening.copy(), round(seconds * NS / self._period_ns)
+        self._follow((q, start + (np.array(hand) - start) * k / ticks) for k in range(1, ticks + 1))
 
     def _move(self, waypoints: Array, hand: Array | None) -> None:
         """Through ``waypoints`` (K, 7) rad; the hand goes to ``hand`` in the first second, None holds its commands."""

@@ -35,7 +35,7 @@ def thing(
         mask, (0.0, 0.0, 4.0, 4.0), points, points[:, 2], np.array([x, y, height / 2]), np.zeros(144, np.intp)
     )
     called = {name: 0.001 for name in COLOURS} | ({colour: 0.99} if isinstance(colour, str) else colour)
-    kinds = {name: 0.001 for name in NOUNS if name not in LOOKS_LIKE} | ({kind: 0.9} if isinstance(kind, str) else kind)
+    kinds = {name: 1e-4 for name in NOUNS if name not in LOOKS_LIKE} | ({kind: 0.9} if isinstance(kind, str) else kind)
     return Thing(cluster, dict(called), length, width, height, 0.95, 0.97, 0.0, called, kinds)
 
 

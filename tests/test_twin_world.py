@@ -30,6 +30,21 @@ def one_box(spec: mujoco.MjSpec) -> None:
     body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.03, 0.03, 0.03), mass=0.2)
 
 
+def test_no_contact_is_dropped_where_many_things_overlap() -> None:
+    """Rehearsed grasps begin with fingers inside objects, wherever those have a hundred faces."""
+
+    def heap(spec: mujoco.MjSpec) -> None:
+        for k in range(30):
+            body = spec.worldbody.add_body(name=f"object_{k}", pos=(0.4 + 0.001 * k, 0, 0.03))
+            body.add_freejoint()
+            body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.03, 0.03, 0.03), mass=0.2)
+
+    world = TwinWorld(NO_CAMERAS, heap)
+    assert world.data.ncon > 1000
+    assert world.data.warning[mujoco.mjtWarning.mjWARN_CNSTRFULL].number == 0
+    assert world.data.warning[mujoco.mjtWarning.mjWARN_CONTACTFULL].number == 0
+
+
 # -- controllers ------------------------------------------------------------------------------------------------
 
 

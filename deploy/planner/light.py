@@ -25,31 +25,31 @@ _DARKEST = 0.02  # sRGB value below which a channel holds noise alone
 class Light:
     """The light on the table in one picture. Factors are of linear RGB."""
 
-    gain: Array  # (3,) under it the picture is as under white light
+    tint: Array  # (3,) logarithm of what makes the housing grey; 0 where it is not in view
     level: float  # 0..1, sRGB value of the housing's bright half; 0 where it is not in view
     field: Array  # (6, 3) logarithm of the light at a place on the table, above its median: coefficients of _terms
     spread: Array  # (3,) deviation of that over the table
 
     @classmethod
     def of(cls, rgb: NDArray[np.uint8], table: Table) -> Light:
-        """Of a picture (H, W, 3) and its table.
-
-        Of the tint at most a third is taken out per channel; how bright it is all over is left, since shading tells
-        as well.
-        """
-        gain, level = np.ones(3), 0.0
+        """Of a picture (H, W, 3) and its table."""
+        tint, level = np.zeros(3), 0.0
         seen = rgb[table.robot]
         if len(seen) >= 0.0025 * table.robot.size:
             bright = seen.astype(np.float32).sum(1)
             half = np.median(seen[bright >= np.percentile(bright, 50)], axis=0) / 255.0
             linear = np.maximum(half, _DARKEST) ** 2.2
-            gain, level = np.clip(linear.mean() / linear, 0.67, 1.5), float(linear.mean() ** (1 / 2.2))
+            tint, level = np.log(linear.mean() / linear), float(linear.mean() ** (1 / 2.2))
         field, spread = _field(rgb, table)
-        return cls(gain, level, field, spread)
+        return cls(tint, level, field, spread)
 
     def balanced(self, rgb: NDArray[np.uint8], table: Table | None = None) -> NDArray[np.uint8]:
-        """The picture (..., 3) as under white light; with its ``table``, as under light that is also even."""
-        linear = (rgb / np.float32(255.0)) ** np.float32(2.2) * self.gain.astype(np.float32)
+        """The picture (..., 3) as under white light; with its ``table``, as under light that is also even.
+
+        Of the tint at most a third is taken out per channel; how bright it is all over is left, since shading tells
+        as well.
+        """
+        linear = (rgb / np.float32(255.0)) ** np.float32(2.2) * np.clip(np.exp(self.tint), 0.67, 1.5).astype(np.float32)
         if table is not None:
             linear[table.valid] *= np.exp(-self._over_median(table.points[table.valid])).astype(np.float32)
         out = 255.0 * np.clip(linear, 0.0, 1.0) ** np.float32(1 / 2.2)
@@ -58,7 +58,7 @@ class Light:
     def at(self, point_m: Array) -> Array:
         """(9,) what is known of the light at a point: how it differs from the table's median and from white, and how
         much it changes over the table."""
-        return np.concatenate([self._over_median(point_m), np.log(self.gain), self.spread])
+        return np.concatenate([self._over_median(point_m), self.tint, self.spread])
 
     def _over_median(self, points: NDArray[np.floating]) -> Array:
         return np.clip(_terms(points) @ self.field, -_STRONGEST, _STRONGEST)

@@ -91,7 +91,7 @@ LOOKS_LIKE: dict[str, tuple[str, ...]] = {
     "toy car": ("block", "bar of soap", "sponge", "remote control", "box", "bag", "brush"),
 }
 _SPREAD = 0.18  # standard deviation of the logarithm of a side beyond its range
-_MISTAKEN = 0.02  # how often what is new is taken for a kind of another build
+_MISTAKEN = 0.006  # how often what is new is taken for a kind of another build
 _USUAL = 0.5  # a thing that is just as such things are may still be another
 
 

@@ -24,6 +24,7 @@ from .shapes import ENVIRONMENT, PANEL_GROUP, Paint, add_paints, box_size, capsu
 
 FLOOR_M = -0.755  # table height; a scene's own floor lies 5 mm above
 BIN_WALL_M = 0.004
+_ARENA_BYTES = 64 << 20  # MuJoCo's own choice, 16 MiB, is too little where a hand begins inside objects
 
 
 def rig_spec(rig: RigDescription, timestep_s: float = 0.002) -> mujoco.MjSpec:
@@ -61,6 +62,7 @@ def add_default_lights(spec: mujoco.MjSpec) -> None:
 
 
 def _options(spec: mujoco.MjSpec, timestep_s: float) -> None:
+    spec.memory = _ARENA_BYTES
     option = spec.option
     option.timestep = timestep_s
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST

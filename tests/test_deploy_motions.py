@@ -1,0 +1,48 @@
+"""Motions that are not learnt, on the twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dexloop.deploy.motions import OPENED, Motions
+from dexloop.hardware.clock import NS
+from dexloop.hardware.description import OPEN_HAND, START_ARM_Q
+from dexloop.hardware.twin.world import TwinConfig, TwinWorld
+from dexloop.hardware.values import Command
+
+RATE_HZ = 20.0
+# Openings after so many commands each, in which the bent thumb and the ring finger hook each other.
+HOOKING = (((1.0, 0.82, 0.82, 0.82, 0.82, 1.0), 1), ((0.46, 0.34, 0.41, 0.1, 0.41, 0.93), 14),
+           ((0.05, 0.73, 0.11, 0.36, 0.46, 0.99), 22), ((0.05, 0.73, 0.11, 0.36, 0.46, 0.99), 5))  # fmt: skip
+
+
+@pytest.fixture
+def hooked() -> TwinWorld:
+    """A free hand whose thumb and ring finger do not open when they are told to."""
+    world = TwinWorld(TwinConfig(cameras=(), sensor_noise=False, timestep_s=0.004))
+    before = np.array(OPEN_HAND)
+    for hand, count in (*HOOKING, (OPEN_HAND, 16), (OPEN_HAND, 10)):
+        for k in range(1, count + 1):
+            world.clock.sleep_until_ns(world.clock.now_ns() + round(NS / RATE_HZ))
+            opening = before + (np.array(hand) - before) * k / count
+            world.robot.send(Command(world.clock.now_ns(), np.array(START_ARM_Q), opening))
+        before = np.array(hand)
+    opening = world.robot.state().hand.opening
+    assert opening[[0, 3]].max() < 0.5
+    assert opening[[1, 2, 4]].min() > OPENED
+    return world
+
+
+@pytest.mark.parametrize("motion", ["let_go", "to_start"])
+def test_a_thumb_and_a_finger_that_hook_each_other_come_free(hooked: TwinWorld, motion: str) -> None:
+    motions = Motions(hooked.robot, RATE_HZ)
+    getattr(motions, motion)()
+    assert hooked.robot.state().hand.opening[:5].min() > OPENED
+    motions.let_go()
+    assert hooked.robot.state().hand.opening.min() > OPENED
+
+
+def test_letting_go_takes_no_longer_where_nothing_is_hooked() -> None:
+    world = TwinWorld(TwinConfig(cameras=(), sensor_noise=False, timestep_s=0.004))
+    Motions(world.robot, RATE_HZ).let_go()
+    assert world.clock.now_ns() <= 0.9 * NS
