@@ -124,7 +124,7 @@ class Attempt:
                 self._motions.let_go()
                 self._motions.rise(config.again_m)
                 monitor.forget()
-                follower.go_on(self._eyes.see().observation)
+                follower.go_on(self._eyes.see_past_robot())
         except BaseException:
             self._robot.stop()  # before anything is waited for: a question to the planner may take long
             raise

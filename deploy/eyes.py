@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.clock import NS
 from ..hardware.errors import DeviceError
 from ..hardware.interfaces import Camera, Robot
+from ..hardware.rig import DEXGRASPVLA_RIG
 from ..hardware.values import Frame
 from ..train.views import Observation
 from .masks.base import MaskTracker, TargetMask
+from .masks.silhouette import Silhouette
 from .planner.base import Box, Look
 
+_HEAD = DEXGRASPVLA_RIG.camera("head")
 OLDEST_S = 0.25
 """A picture older than this is no picture of now: SafeRobot refuses commands that are made from it."""
+ROBOT_PX = 7  # its silhouette grows by half of that: joints and calibration are not exact
 WAIT_S = 1.0
 """How long a newer one is waited for."""
 
@@ -59,6 +64,7 @@ class Eyes:
         self._robot = robot
         self._head, self._wrist = cameras["head"], cameras["wrist"]
         self._tracker = tracker
+        self._silhouette = Silhouette()
         self._mask: TargetMask | None = None
         self._sight: Sight | None = None
 
@@ -100,6 +106,15 @@ class Eyes:
         if self._mask is not None:
             self._mask = self._tracker.update(look.head, look.head_depth_m, look.state)
         return self._remember(look)
+
+    def see_past_robot(self) -> Observation:
+        """This moment for a policy that chooses a grasp with the hand in view: head depth is 0 where the robot is."""
+        observation = self.see().observation
+        head = observation.depth_m["head"]
+        height, width = head.shape
+        drawn = self._silhouette.draw(observation.state, _HEAD.intrinsics.scaled(width, height))
+        robot = cv2.dilate(np.isfinite(drawn).astype(np.uint8), np.ones((ROBOT_PX, ROBOT_PX), np.uint8))
+        return replace(observation, depth_m={**observation.depth_m, "head": np.where(robot, np.float32(0.0), head)})
 
     def drop(self) -> None:
         """Track nothing any more."""

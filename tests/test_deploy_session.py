@@ -15,6 +15,7 @@ from dexloop.deploy.attempt import Attempt, AttemptConfig, AttemptResult, Ending
 from dexloop.deploy.chunks import FollowConfig, FollowCounts
 from dexloop.deploy.eyes import Eyes, Sight
 from dexloop.deploy.masks.base import TargetMask
+from dexloop.deploy.masks.silhouette import Silhouette
 from dexloop.deploy.motions import palm_height_m, upwards
 from dexloop.deploy.planner.base import Box, Grounding, Look, PlannerError, Proposal, Verdict
 from dexloop.deploy.report import VIDEO, Video, write_report
@@ -444,6 +445,23 @@ def test_eyes_without_depth_or_camera_say_so(world: TwinWorld) -> None:
     world.cameras["head"].depth = False
     with pytest.raises(DeviceError, match="the head camera gives no depth"):
         Eyes(robot, world.cameras, Blind()).look()
+
+
+def test_a_grasp_is_chosen_without_the_robot_in_the_picture(world: TwinWorld) -> None:
+    eyes = Eyes(SafeRobot(world.robot, world.rig), world.cameras, Blind())
+    with pytest.raises(DeviceError, match="no target is tracked"):
+        eyes.see_past_robot()
+    seen = eyes.aim((1.0, 1.0, 5.0, 5.0)).look.head_depth_m
+    past = eyes.see_past_robot().depth_m["head"]
+    silhouette, (height, width) = Silhouette(), seen.shape
+    camera = world.rig.camera("head").intrinsics.scaled(width, height)
+    robot = np.isfinite(silhouette.draw(eyes.look().state, camera))
+    assert 0.01 < robot.mean() < 0.6
+    assert (seen[robot] > 0).any()
+    assert not past[robot].any()
+    kept = past > 0
+    assert (past[kept] == seen[kept]).all()
+    assert (seen > 0).sum() - kept.sum() < 2.5 * robot.sum()
 
 
 # -- the report --------------------------------------------------------------------------------------------------------

@@ -100,13 +100,15 @@ def test_it_learns_which_grasp_belongs_to_which_scene_and_takes_one_of_two() -> 
     assert alike(chosen[:, None], other[:, None]).item() < 0.1
 
 
-def observation(seed: int = 0, shift: int = 0, opening: float = 1.0) -> Observation:
-    """Something 6 cm high stands on the table under the head camera, moved by so many pixels."""
+def observation(seed: int = 0, shift: int = 0, opening: float = 1.0, shown: int = 26) -> Observation:
+    """Something 6 cm high stands on the table under the head camera, moved by so many pixels; so many of its columns
+    are not hidden."""
     height, width = 240, 320
     depth = np.full((height, width), 0.9, np.float32)
     mask = np.zeros((height, width), bool)
     mask[100:124, 130 + shift : 156 + shift] = True
     depth[mask] -= 0.06
+    mask[:, 130 + shift + shown :] = False
     rgb = np.zeros((height, width, 3), np.uint8)
     state = np.concatenate([START_ARM_Q, np.full(6, opening)]).astype(np.float32)
     return Observation(state, {"head": rgb}, {"head": depth}, mask)
@@ -146,6 +148,33 @@ def test_a_target_that_is_moved_takes_the_goal_along_while_the_hand_is_open(cont
     assert torch.equal(policy.batch(observation(shift=80), torch.full((13,), 0.3))["goal"], moved)
     policy.start(observation(shift=40))
     assert torch.equal(policy._shift, torch.zeros(1, 3))
+
+
+def test_a_target_that_was_pushed_is_looked_at_anew_before_another_grasp(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the grasps that failed there are not to be repeated beside where it is now."""
+    policy = ControllerPolicy(controller, seed=1)
+    policy.start(observation())
+    goal, before = policy._goal, policy._scene(observation())["anchor"]
+    assert goal is not None
+    given: list[torch.Tensor] = []
+    propose = controller.goal.propose  # type: ignore[union-attr]
+    monkeypatch.setattr(controller.goal, "propose", lambda *a: given.append(a[2]) or propose(*a))
+    policy.again(observation(shift=10))
+    far = policy._scene(observation(shift=10))["anchor"] - before
+    assert 0.015 < float(far.norm()) < 0.08
+    assert torch.equal(policy._shift, torch.zeros(1, 3))
+    assert torch.allclose(given[0][:, 0, :3] - goal[:, :3], far, atol=1e-5)
+    assert torch.equal(given[0][:, 0, 3:], goal[:, 3:])
+
+
+def test_a_target_that_hardly_shows_is_remembered_as_it_was(controller: Controller) -> None:
+    policy = ControllerPolicy(controller, seed=1)
+    policy.start(observation())
+    before = policy._scene(observation())["anchor"]
+    policy.again(observation(shift=10, shown=9))
+    assert torch.equal(policy._scene(observation(shift=10, shown=9))["anchor"], before)
 
 
 def test_a_hand_that_holds_something_wide_is_not_led_to_its_goal_again(

@@ -4,8 +4,8 @@
 # Where what was done differs: training was stopped after its best policy so far, step 11349. Grasps were rehearsed while
 # it was learning: the first round of proposals is that of step 6305, `first` was made from step 7566, and `first` and
 # `second` had judges that saw no sines of the points and kept their last step (1200 and 2000 of them), and what was tried
-# of them were samples alone. `third` had seen 410 of the 469 scenes of `rehearsed-3`, and scene 203 of `rehearsed-4` is not
-# there. Two of the sets had a wrist camera, which the merge left out.
+# of them were samples alone. `third` had seen 410 of the 469 scenes of `rehearsed-3`, and `rehearsed-4` has scene 205
+# instead of 203. Two of the sets had a wrist camera, which the merge left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export OMP_NUM_THREADS=1
@@ -26,6 +26,6 @@ dexloop rehearse --scenes 79 --seed 9 --policy runs/shipped/first --out rehearse
 dexloop train grasps --policy runs/shipped/best --rehearsals rehearsed rehearsed-1 rehearsed-2 --steps 2000 --out runs/shipped/second
 dexloop rehearse --scenes 469 --seed 10 --policy runs/shipped/second --out rehearsed-3 --workers 2
 dexloop train grasps --policy runs/shipped/best --rehearsals rehearsed rehearsed-1 rehearsed-2 rehearsed-3 --steps 2250 --out runs/shipped/third
-dexloop rehearse --scenes 206 --seed 20 --policy runs/shipped/third --out rehearsed-4 --workers 2
+dexloop rehearse --scenes 205 --seed 20 --policy runs/shipped/third --out rehearsed-4 --workers 2
 dexloop train grasps --policy runs/shipped/best --rehearsals rehearsed rehearsed-1 rehearsed-2 rehearsed-3 rehearsed-4 --steps 2500 --out runs/shipped/grasps
 cp runs/shipped/grasps/{about.json,config.json,model.safetensors} deploy/policy/

@@ -25,6 +25,7 @@ from .parts import Batch
 from .reachable import GoalArm
 from .transformer import ActionTransformer, Observed
 
+SHOWN_AGAIN = 0.6  # of the target's pixels as it was looked at before: as much shows well
 MOVED_M = 0.03  # a target that is this far from where it was has been moved
 FIRST = 64  # of what a judge ranks first is tried out
 
@@ -248,8 +249,9 @@ class ControllerPolicy:
         self._arm = GoalArm()
         self._arrival = Arrival(self._arm)
         self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
-        self._tried: list[Tensor] = []  # goals of this attempt that failed
+        self._tried: list[Tensor] = []  # goals of this attempt that failed, from where the target was
         self._shift = torch.zeros(1, 3)  # how far the target has moved since
+        self._shown = 0  # pixels of it then
         self._centres: dict[str, tuple[float, float]] = {}
 
     def start(self, observation: Observation) -> None:
@@ -259,16 +261,29 @@ class ControllerPolicy:
 
     def remember(self, observation: Observation) -> None:
         """How the target looks as an attempt begins."""
+        self._tried = []
+        self._look(observation)
+
+    def _look(self, observation: Observation) -> None:
         self._centres = {}
         arrays = follow(self.controller.encoder.reference_views, observation, self._centres)
         self._reference = {f"reference.{key}": array for key, array in arrays.items()}
-        self._tried, self._shift = [], torch.zeros(1, 3)
+        self._shift, self._shown = torch.zeros(1, 3), _shown(observation)
 
     def again(self, observation: Observation) -> None:
-        """The hand came up empty and is open again: choose another grasp, if the controller chooses one."""
-        if self._goal is not None:
-            self._tried.append(self._goal)
-            self._choose(observation)
+        """The hand came up empty and is open again: choose another grasp, if the controller chooses one. A target that
+        shows well is looked at anew, since a hand that misses pushes and turns it; depth is 0 where the robot is."""
+        if self._goal is None:
+            return
+        self._tried.append(self._beside(self._goal, observation))
+        if _shown(observation) >= SHOWN_AGAIN * self._shown:
+            self._look(observation)
+        self._choose(observation)
+
+    def _beside(self, goal: Tensor, observation: Observation) -> Tensor:
+        """(1, 15) a goal with its position from where the target was when it was chosen."""
+        anchor = self._scene(observation)["anchor"].cpu()
+        return torch.cat([goal[:, :3] - anchor, goal[:, 3:]], 1)
 
     def proposals(self, observation: Observation, count: int, seed: int) -> NDArray[np.float32]:
         """(count, 15) goals to try out, as an attempt that begins now would consider them: with a judge, half are any
@@ -292,8 +307,11 @@ class ControllerPolicy:
         goal = self.controller.goal
         if goal is None:
             return
-        tried = torch.stack(self._tried, 1).to(self._device) if self._tried else None
-        ranked = self._ranked(goal, self._scene(observation), self._generator, tried).cpu()
+        scene, tried = self._scene(observation), None
+        if self._tried:
+            tried = torch.stack(self._tried, 1).to(self._device)
+            tried = torch.cat([tried[..., :3] + scene["anchor"][:, None], tried[..., 3:]], -1)
+        ranked = self._ranked(goal, scene, self._generator, tried).cpu()
         self._goal = ranked[[self._arm.first(ranked.numpy())]]
 
     def _ranked(self, goal: GraspGoal, scene: Batch, generator: torch.Generator, tried: Tensor | None = None) -> Tensor:
@@ -351,6 +369,11 @@ class ControllerPolicy:
         if torch.isfinite(moved).all():
             # Less is what a hand in front of it makes of its outline.
             self._shift = moved if moved.norm() > MOVED_M else torch.zeros(1, 3)
+
+
+def _shown(observation: Observation) -> int:
+    """Pixels of the target that are seen."""
+    return int(observation.mask.sum())
 
 
 def _closed(batch: Batch, command: Tensor | None) -> bool:
