@@ -112,8 +112,8 @@ class Eyes:
         observation = self.see().observation
         head = observation.depth_m["head"]
         height, width = head.shape
-        drawn = self._silhouette.draw(observation.state, _HEAD.intrinsics.scaled(width, height))
-        robot = cv2.dilate(np.isfinite(drawn).astype(np.uint8), np.ones((ROBOT_PX, ROBOT_PX), np.uint8))
+        covered = self._silhouette.covers(observation.state, _HEAD.intrinsics.scaled(width, height))
+        robot = cv2.dilate(covered.astype(np.uint8), np.ones((ROBOT_PX, ROBOT_PX), np.uint8))
         return replace(observation, depth_m={**observation.depth_m, "head": np.where(robot, np.float32(0.0), head)})
 
     def drop(self) -> None:

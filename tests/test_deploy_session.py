@@ -455,7 +455,7 @@ def test_a_grasp_is_chosen_without_the_robot_in_the_picture(world: TwinWorld) ->
     past = eyes.see_past_robot().depth_m["head"]
     silhouette, (height, width) = Silhouette(), seen.shape
     camera = world.rig.camera("head").intrinsics.scaled(width, height)
-    robot = np.isfinite(silhouette.draw(eyes.look().state, camera))
+    robot = silhouette.covers(eyes.look().state, camera)
     assert 0.01 < robot.mean() < 0.6
     assert (seen[robot] > 0).any()
     assert not past[robot].any()

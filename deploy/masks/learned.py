@@ -87,7 +87,7 @@ class _Learned:
         """Amodal: what is seen, and what was the target's and is now behind the robot. A network says no more."""
         assert self._amodal is not None
         height, width = mask.shape
-        robot = np.isfinite(self._silhouette.draw(state, self._camera.intrinsics.scaled(width, height)))
+        robot = self._silhouette.covers(state, self._camera.intrinsics.scaled(width, height))
         amodal = mask | (self._amodal & robot)
         self._amodal = amodal
         self._confidence = 1.0 if mask.any() else self._confidence * _HALF_LIFE
@@ -117,7 +117,7 @@ class CutieTracker(_Learned):
     def start(self, rgb: Rgb, depth_m: Depth, box: Box, state: State) -> TargetMask:
         check_moment(rgb, depth_m, state)
         height, width = depth_m.shape
-        robot = np.isfinite(self._silhouette.draw(state, self._camera.intrinsics.scaled(width, height)))
+        robot = self._silhouette.covers(state, self._camera.intrinsics.scaled(width, height))
         mask = segment_box(rgb, depth_m, box, robot, camera=self._camera)
         self._running = self._core(self._network, cfg=self._config)
         self._running.max_internal_size = self._side_px

@@ -94,6 +94,10 @@ class Silhouette:
             cv2.fillConvexPoly(picture, hull, float(depths[k]), cv2.LINE_8, _SUBPIXEL_BITS)
         return picture
 
+    def covers(self, state: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.bool_]:
+        """(h, w): where the robot is in the whole picture."""
+        return np.isfinite(self.draw(state, intrinsics))
+
     def _posed(self, state: Array) -> tuple[Array, Array, Array]:
         """Capsule pieces (N, 2, 3) m, their radii (N,), and corners of hulls (M, 24, 3) m, all in the camera frame."""
         camera_T_links = self.camera_T_world @ self._world_T_base @ self._arm.fk_links(state[:7])  # (8, 4, 4)

@@ -101,7 +101,7 @@ class RigidTracker:
         height, width = depth_m.shape
         x0, y0, x1, y1 = check_box(box, height, width)
         intrinsics = self._camera.intrinsics.scaled(width, height)
-        robot = np.isfinite(self._silhouette.draw(state, intrinsics))
+        robot = self._silhouette.covers(state, intrinsics)
         mask = segment_box(rgb, depth_m, box, robot, self.config.segment, self._camera)
         lab = lab_of(rgb)
         bins = bins_of(lab)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -248,8 +248,9 @@ class ControllerPolicy:
         self._reference: dict[str, NDArray[np.generic]] = {}
         self._arm = GoalArm()
         self._arrival = Arrival(self._arm)
-        self._goal: Tensor | None = None  # (1, 15), where the target was as the attempt began
-        self._tried: list[Tensor] = []  # goals of this attempt that failed, from where the target was
+        self._goal: Tensor | None = None  # (1, 15), where the target was when it was looked at
+        self._anchor = torch.zeros(1, 3)  # there, when the goal was chosen
+        self._tried: list[Tensor] = []  # goals of this attempt that failed, with positions from there
         self._shift = torch.zeros(1, 3)  # how far the target has moved since
         self._shown = 0  # pixels of it then
         self._centres: dict[str, tuple[float, float]] = {}
@@ -275,15 +276,10 @@ class ControllerPolicy:
         shows well is looked at anew, since a hand that misses pushes and turns it; depth is 0 where the robot is."""
         if self._goal is None:
             return
-        self._tried.append(self._beside(self._goal, observation))
+        self._tried.append(_moved(self._goal, -self._anchor))
         if _shown(observation) >= SHOWN_AGAIN * self._shown:
             self._look(observation)
         self._choose(observation)
-
-    def _beside(self, goal: Tensor, observation: Observation) -> Tensor:
-        """(1, 15) a goal with its position from where the target was when it was chosen."""
-        anchor = self._scene(observation)["anchor"].cpu()
-        return torch.cat([goal[:, :3] - anchor, goal[:, 3:]], 1)
 
     def proposals(self, observation: Observation, count: int, seed: int) -> NDArray[np.float32]:
         """(count, 15) goals to try out, as an attempt that begins now would consider them: with a judge, half are any
@@ -307,17 +303,18 @@ class ControllerPolicy:
         goal = self.controller.goal
         if goal is None:
             return
-        scene, tried = self._scene(observation), None
-        if self._tried:
-            tried = torch.stack(self._tried, 1).to(self._device)
-            tried = torch.cat([tried[..., :3] + scene["anchor"][:, None], tried[..., 3:]], -1)
+        scene = self._scene(observation)
+        self._anchor = scene["anchor"].cpu()
+        tried = [_moved(one, self._anchor) for one in self._tried]
         ranked = self._ranked(goal, scene, self._generator, tried).cpu()
         self._goal = ranked[[self._arm.first(ranked.numpy())]]
 
-    def _ranked(self, goal: GraspGoal, scene: Batch, generator: torch.Generator, tried: Tensor | None = None) -> Tensor:
-        """(K, 15) goals, the best first."""
+    def _ranked(
+        self, goal: GraspGoal, scene: Batch, generator: torch.Generator, tried: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """(K, 15) goals, the best first; (1, 15) each that failed."""
         noise = torch.randn(1, goal.draws, GOAL_DIM, generator=generator).to(self._device)
-        return goal.propose(scene, noise, tried)[0]
+        return goal.propose(scene, noise, torch.stack(list(tried), 1).to(self._device) if tried else None)[0]
 
     def _scene(self, observation: Observation) -> Batch:
         return self.controller.encoder.prepare(self._seen(observation), None)
@@ -354,7 +351,7 @@ class ControllerPolicy:
         if self._goal is not None:
             if not _closed(batch, command):
                 self._follow_target(batch)
-            batch["goal"] = torch.cat([self._goal[:, :3] + self._shift, self._goal[:, 3:]], 1).to(self._device)
+            batch["goal"] = _moved(self._goal, self._shift).to(self._device)
         return batch
 
     def _seen(self, observation: Observation) -> Batch:
@@ -369,6 +366,11 @@ class ControllerPolicy:
         if torch.isfinite(moved).all():
             # Less is what a hand in front of it makes of its outline.
             self._shift = moved if moved.norm() > MOVED_M else torch.zeros(1, 3)
+
+
+def _moved(goal: Tensor, by: Tensor) -> Tensor:
+    """(1, 15) a goal, its position moved by (1, 3) m."""
+    return torch.cat([goal[:, :3] + by, goal[:, 3:]], 1)
 
 
 def _shown(observation: Observation) -> int:
