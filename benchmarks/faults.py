@@ -92,6 +92,8 @@ class Fault:
     called in the middle of the reach."""
 
     name: str
+    told: str
+    """What the report's last line must hold."""
     arrange: Callable[[TwinWorld, SceneSpec, TrueModel], Callable[[], None]] = lambda *_: lambda: None
     options: Callable[[Path, str], dict[str, Any]] = lambda folder, url: {}
 
@@ -185,11 +187,15 @@ def _vlm(url: str) -> dict[str, Any]:
 
 
 FAULTS = (
-    Fault("planner's server gone", _server_gone, lambda folder, url: _vlm(url)),
-    Fault("head camera stalled", _camera_stalled),
-    Fault("target taken away", _target_removed),
-    Fault("policy file damaged", options=lambda folder, url: {"policy": _damaged(folder)}),
-    Fault("nothing of the kind there", options=lambda folder, url: {"instruction": "grasp the pink ball"}),
+    Fault("planner's server gone", "gave no answer to", _server_gone, lambda folder, url: _vlm(url)),
+    Fault("head camera stalled", "the head camera's newest picture is", _camera_stalled),
+    Fault("target taken away", "what is left could not be grasped: ", _target_removed),
+    Fault("policy file damaged", "is damaged", options=lambda folder, url: {"policy": _damaged(folder)}),
+    Fault(
+        "nothing of the kind there",
+        "nothing on the table fits the prompt: ",
+        options=lambda folder, url: {"instruction": "grasp the pink ball"},
+    ),
 )
 
 
@@ -197,11 +203,16 @@ FAULTS = (
 class Outcome:
     """What became of a run."""
 
-    fault: str
+    fault: Fault
     exit_code: int
     witness: Witness
     end: str  # the report's last line
     page: str  # the report
+
+    @property
+    def told(self) -> bool:
+        """Whether the report's last line is about the fault."""
+        return self.fault.told in self.end
 
 
 def strike(fault: Fault, out: Path, command: Deploy) -> Outcome:
@@ -212,7 +223,7 @@ def strike(fault: Fault, out: Path, command: Deploy) -> Outcome:
         changes = fault.options(Path(name), server.url)
         code = FaultyDeploy(**{**command.__dict__, "out": out, **changes}).strike(fault, witness, model)
     last = json.loads((out / "timeline.jsonl").read_text().splitlines()[-1])
-    return Outcome(fault.name, code, witness, last["text"], (out / "report.html").read_text())
+    return Outcome(fault, code, witness, last["text"], (out / "report.html").read_text())
 
 
 @dataclass(frozen=True)
@@ -227,7 +238,8 @@ class FaultsBenchmark:
     """Keep the reports here."""
 
     def run(self) -> int:
-        """Prints a table. Returns 1 where a fault ended with exit code 0, or a robot that does not rest."""
+        """Prints a table. Returns 1 where a fault ended with exit code 0, a robot that does not rest, or a report that
+        tells of something else."""
         command = Deploy(seed=self.seed, split="validation", objects=1, attempts=2, real_time=self.real_time)
         safe = True
         with tempfile.TemporaryDirectory() as name:
@@ -237,7 +249,7 @@ class FaultsBenchmark:
                 with contextlib.redirect_stdout(io.StringIO()):
                     outcome = strike(fault, folder / f"{number}", replace(command))
                 rests = outcome.witness.now_ns - outcome.witness.moved_ns > 0.5 * NS or outcome.witness.moved_rad < 0.02
-                safe &= rests and outcome.exit_code != 0
+                safe &= rests and outcome.exit_code != 0 and outcome.told
                 rows.append(_row(outcome, rests))
         print("| fault | the robot | at rest after | stop called | exit code | last line of the report |")
         print("|---|---|---|---|---|---|")
@@ -249,7 +261,8 @@ def _row(outcome: Outcome, rests: bool) -> str:
     seen = outcome.witness
     after = "-" if seen.stopped_s is None else f"{seen.stopped_s:.2f} s" if rests else "NEVER"
     stop = "yes" if seen.stops else "no need"
-    return f"| {outcome.fault} | {seen.did} | {after} | {stop} | {outcome.exit_code} | {outcome.end} |"
+    end = outcome.end if outcome.told else f"NOT ABOUT THE FAULT: {outcome.end}"
+    return f"| {outcome.fault.name} | {seen.did} | {after} | {stop} | {outcome.exit_code} | {end} |"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from dexloop.benchmarks.faults import FAULTS, Fault, Outcome, strike
+from dexloop.benchmarks.faults import FAULTS, Fault, Outcome, Witness, strike
 from dexloop.deploy.command import Deploy
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ def struck(name: str, folder: Path) -> Outcome:
     seen = outcome.witness
     assert outcome.exit_code != 0
     assert seen.now_ns - seen.moved_ns > 0.5e9 or seen.moved_rad < 0.02, "the robot rests"
+    assert outcome.told, outcome.end
     assert outcome.end.split(":")[-1].strip() in outcome.page.replace("&#x27;", "'").replace("&gt;", ">")
     return outcome
 
@@ -32,7 +34,6 @@ def struck(name: str, folder: Path) -> Outcome:
 def test_a_camera_that_stalls(tmp_path: Path) -> None:
     outcome = struck("head camera stalled", tmp_path)
     seen = outcome.witness
-    assert "the head camera's newest picture is" in outcome.end
     assert seen.stops >= 1  # by the attempt at once, and by the session once more
     assert seen.stopped_s is not None
     assert seen.stopped_s < 1.0, "before the picture is given up even: no command is made from an old one"
@@ -49,14 +50,18 @@ def test_a_policy_file_that_is_damaged(tmp_path: Path) -> None:
 
 def test_nothing_of_the_kind_on_the_table(tmp_path: Path) -> None:
     outcome = struck("nothing of the kind there", tmp_path)
-    assert outcome.end.startswith("nothing on the table fits the prompt: ")
     assert outcome.witness.struck_ns is None, "nothing was reached for"
+
+
+def test_a_report_of_something_else_is_told_from_one_of_the_fault() -> None:
+    outcome = Outcome(FAULTS[0], 1, Witness(), "the prompt is ambiguous: what shall I do?", "")
+    assert not outcome.told
+    assert dataclasses.replace(outcome, end="the planner's server gave no answer to 'verify'").told
 
 
 @pytest.mark.slow
 def test_a_target_that_is_taken_away(tmp_path: Path) -> None:
     outcome = struck("target taken away", tmp_path)
-    assert outcome.end.startswith("what is left could not be grasped: ")
     assert outcome.witness.did == "went back to its start, hand open"
 
 
@@ -64,7 +69,7 @@ def test_a_target_that_is_taken_away(tmp_path: Path) -> None:
 def test_a_planner_whose_server_is_gone(tmp_path: Path) -> None:
     outcome = struck("planner's server gone", tmp_path)
     assert "127.0.0.1" in outcome.end
-    assert outcome.witness.stops == 1
+    assert outcome.witness.stops >= 1  # by the attempt at once, and by the session once more
     assert outcome.witness.did.startswith("stopped where it was, hand kept"), "what it holds it keeps"
 
 

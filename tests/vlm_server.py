@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -54,6 +55,25 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     script: Script
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.open: set[socket.socket] = set()
+        super().__init__(address, handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """On everyone: a client keeps its connection for the next request."""
+        for connection in list(self.open):
+            with suppress(OSError):  # it may have ended just now
+                connection.shutdown(socket.SHUT_RDWR)
+
 
 @dataclass
 class Script:
@@ -85,6 +105,7 @@ class ChatServer:
     def stop(self) -> None:
         self._server.shutdown()
         socketserver.TCPServer.server_close(self._server)  # without waiting for requests that never end
+        self._server.hang_up()
 
     def __enter__(self) -> ChatServer:
         self._thread.start()
