@@ -1,26 +1,25 @@
-"""Fit the numbers of the offline planner, ``deploy/planner/fitted.json``, to scenes of the twin's training split.
+"""Fit the offline planner to scenes of the twin's training split: ``fitted.json`` and ``recogniser.safetensors``.
 
     python benchmarks/fit_offline_planner.py --scenes 600 --cache DIR
 
 Objects of a scene are seen under its own light or, every other scene, under one that is drawn anew: dim to bright, warm
 to cool, or of lamps in strong colours; in one scene of eight as if the robot, whose housing tells the tint, were
-hidden. Fitted are the palette of colour words (means of the pixels of objects of a colour), what a thing is called by
-colour and by kind, and whether a cut through a cluster parts two objects. Kinds are learned from objects cut out by the
-truth and from the clusters that the planner itself finds, cut as the file in place says: those hold a neighbour's rim
-now and then. A sixth of the scenes is held back: how sure the classifiers may be is set by them, and what they get
-right there is printed. The same arguments give the same file. With ``--cache`` a rendered scene is kept and not drawn
-again; with ``--only colours`` or ``nouns`` the rest is taken from the file in place.
+hidden. Fitted are the palette of colour words (means of the pixels of objects of a colour), whether a cut through a
+cluster parts two objects, and the network that tells what a thing is called by colour and by kind
+(``recogniser_training.py``). It learns from objects cut out by the truth and from the clusters that the planner itself
+finds, cut as the file in place says: those hold a neighbour's rim now and then. A sixth of the scenes is held back: how
+sure the answers may be is set by them, and what is right there is printed. The same arguments give the same files. With
+``--cache`` a rendered scene is kept and not drawn again; with ``--only recogniser`` the rest stays as it is.
 """
 
 # ruff: noqa: E402  # the environment is set before anything numerical is imported
 from __future__ import annotations
 
 import colorsys
-import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +31,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import numpy as np
 import torch
 import tyro
-from dexloop.deploy.planner import fitted
+from dexloop.deploy.planner import fitted, recognition
 from dexloop.deploy.planner.attributes import COLOURS
 from dexloop.deploy.planner.base import Look, PlannerError
 from dexloop.deploy.planner.cuts import CUT_FEATURES, Cut, SegmentConfig
@@ -47,6 +46,8 @@ from dexloop.hardware.twin.scenery import Lamp, Lighting
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 from numpy.typing import NDArray
+from recogniser_training import Examples, train
+from rich.progress import track
 
 Array = NDArray[np.float64]
 CENTRES = 4  # of each colour word: base colours from shade to light
@@ -63,12 +64,12 @@ class FitConfig:
     """Scenes are seed0, seed0 + 1, ..."""
     cache: Path | None = None
     """Folder of rendered scenes; None = keep none."""
-    out: Path = fitted.PATH
-    """The file to write."""
-    epochs: int = 400
-    """Passes of each classifier over its examples."""
-    only: Literal["all", "colours", "nouns"] = "all"
-    """What to fit; the rest is taken from the file that the repository holds."""
+    out: Path = fitted.PATH.parent
+    """The folder to write to."""
+    epochs: int = 32
+    """Passes of the network over its examples."""
+    only: Literal["all", "recogniser"] = "all"
+    """What to fit; the rest is taken from what the repository holds."""
 
     def __post_init__(self) -> None:
         if self.scenes < 12 or self.epochs < 1:
@@ -76,8 +77,8 @@ class FitConfig:
 
 
 @dataclass
-class Examples:
-    """Features and classes of one classifier, and the scene that each is of."""
+class Cuts:
+    """Features of cuts, whether each parts two things, and the scene that it is of."""
 
     features: list[Array] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
@@ -201,7 +202,7 @@ def _drawn(seed: int, worlds: dict[tuple[int, int], TwinWorld]) -> dict[str, Any
 # -- examples -------------------------------------------------------------------------------------------------------
 
 
-def cut_examples(seed: int, table: Table, lab: NDArray[np.float32], truth: NDArray[np.int32], out: Examples) -> None:
+def cut_examples(seed: int, table: Table, lab: NDArray[np.float32], truth: NDArray[np.int32], out: Cuts) -> None:
     """Every cut of every cluster, right where no object is on both of its sides. A right one is followed further, as
     the planner does."""
     settings = SegmentConfig()
@@ -307,58 +308,41 @@ def _means(pixels: Array) -> list[list[float]]:
     return [[round(float(v), 1) for v in centre] for centre in centres]
 
 
-# -- classifiers ----------------------------------------------------------------------------------------------------
+# -- the judge of cuts ------------------------------------------------------------------------------------------------
+
+HIDDEN, NOISE, PASSES = 24, 0.1, 200  # of its one layer; on its standardised features; over its examples
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Of a classifier, and how it is kept from learning by heart."""
-
-    hidden: tuple[int, ...]
-    noise: float  # on its standardised features
-    dropout: float = 0.0
-
-
-SHAPES = {
-    "colours": Shape((128, 128), 0.15, 0.3),
-    "nouns": Shape((128, 128), 0.15, 0.3),
-    "cuts": Shape((24,), 0.1),
-}
-
-
-def classifier(name: str, examples: Examples, config: FitConfig) -> dict[str, Any]:
-    """Train one, print what it gets right on the scenes held back, and give it as ``fitted.json`` holds it."""
-    classes = tuple(sorted(set(examples.classes)))
-    x = np.stack(examples.features)
-    y = np.array([classes.index(c) for c in examples.classes])
-    back = np.array(examples.scenes) % 6 == 5
+def judge_of(cuts: Cuts) -> dict[str, Any]:
+    """Train it, print what it gets right on the scenes held back, and give it as ``fitted.json`` holds it."""
+    classes = tuple(sorted(set(cuts.classes)))
+    x = np.stack(cuts.features)
+    y = np.array([classes.index(c) for c in cuts.classes])
+    back = np.array(cuts.scenes) % 6 == 5
     mean, scale = x[~back].mean(0), np.maximum(x[~back].std(0), 1e-3)
     torch.manual_seed(0)
     inputs = torch.tensor(np.clip((x - mean) / scale, -3, 3), dtype=torch.float32)
     labels, held = torch.tensor(y), torch.tensor(back)
-    shape = SHAPES[name]
-    net = network((x.shape[1], *shape.hidden, len(classes)), shape.dropout)
+    linear = [torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.Linear(HIDDEN, len(classes))]
+    net = torch.nn.Sequential(linear[0], torch.nn.Tanh(), linear[1])
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.1)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, PASSES)
     train = torch.nonzero(~held)[:, 0]
-    for _ in range(config.epochs):
+    for _ in range(PASSES):
         for rows in train[torch.randperm(len(train))].split(256):
-            noisy = inputs[rows] + shape.noise * torch.randn_like(inputs[rows])
+            noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
             loss = torch.nn.functional.cross_entropy(net(noisy), labels[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         rate.step()
-    net.eval()
     with torch.no_grad():
         logits = net(inputs[held])
     temperatures = np.geomspace(0.5, 5.0, 40)
     losses = [float(torch.nn.functional.cross_entropy(logits / t, labels[held])) for t in temperatures]
     heat = float(temperatures[int(np.argmin(losses))])
     right = float((logits.argmax(1) == labels[held]).float().mean())
-    print(f"{name:8s} {len(train)} examples, {len(classes)} classes; held back {int(held.sum())}: right {right:.1%}, "
-          f"loss {min(losses):.3f} at a temperature of {heat:.2f}")  # fmt: skip
-    linear = [layer for layer in net if isinstance(layer, torch.nn.Linear)]
+    print(f"cuts: {len(train)} examples, {int(held.sum())} held back: right {right:.1%}, loss {min(losses):.3f}")
     layers = [[p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in linear]
     layers[-1] = [value / heat for value in layers[-1]]
     return {
@@ -367,40 +351,30 @@ def classifier(name: str, examples: Examples, config: FitConfig) -> dict[str, An
     }  # fmt: skip
 
 
-def network(sizes: tuple[int, ...], dropout: float) -> torch.nn.Sequential:
-    """Linear layers of these sizes with tanh between them."""
-    layers: list[torch.nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [torch.nn.Linear(before, after), torch.nn.Tanh(), torch.nn.Dropout(dropout)]
-    return torch.nn.Sequential(*layers[:-2])
-
-
 def _short(values: Array) -> list[Any]:
     """Numbers of four digits, as lists."""
     return np.vectorize(lambda v: float(f"{v:.4g}"))(values).tolist()
 
 
+# -- all of it ------------------------------------------------------------------------------------------------------
+
+
 def main() -> int:
     config = tyro.cli(FitConfig, description=__doc__)
     try:
-        data = fit(config)
+        fit(config)
     except DexLoopError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    temporary = config.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, separators=(",", ":")) + "\n")
-    fitted.load(temporary)
-    temporary.replace(config.out)
-    print(f"wrote {config.out}, {config.out.stat().st_size / 1024:.0f} KiB")
     return 0
 
 
-def fit(config: FitConfig) -> dict[str, Any]:
-    """What ``fitted.json`` holds."""
+def fit(config: FitConfig) -> None:
+    """Write both files."""
     torch.set_num_threads(1)
     finder = TableFinder(DEXGRASPVLA_RIG)
-    cuts, objects, found = Examples(), list[Seen](), list[Seen]()
-    for seed, scene, look, truth in pictures(config):
+    cuts, objects, found = Cuts(), list[Seen](), list[Seen]()
+    for seed, scene, look, truth in track(pictures(config), "looking at scenes", config.scenes):
         try:
             table = finder.find(look)
         except PlannerError as error:
@@ -412,37 +386,48 @@ def fit(config: FitConfig) -> dict[str, Any]:
         if config.only == "all":
             cut_examples(seed, table, lab, truth, cuts)
         objects += seen_objects(seed, scene, table, lab, light, truth)
-        if config.only != "colours":
-            found += found_objects(seed, scene, table, lab, light, truth)
-    about = {"split": "train", "scenes": config.scenes, "seed0": config.seed0, "epochs": config.epochs}
-    if config.only != "all":
-        data = json.loads(fitted.PATH.read_text())
-        data["from"][config.only] = about
-    else:
+        found += found_objects(seed, scene, table, lab, light, truth)
+    about = {"script": "benchmarks/fit_offline_planner.py", "split": "train"}
+    about |= {"scenes": config.scenes, "seed0": config.seed0}
+    data = json.loads(fitted.PATH.read_text())
+    if config.only == "all":
         data = {
             "format": fitted.FORMAT,
-            "from": {"script": "benchmarks/fit_offline_planner.py", **about, "cut_features": list(CUT_FEATURES)},
+            "from": {**about, "cut_features": list(CUT_FEATURES)},
             "palette": palette_of(objects, np.random.default_rng(0)),
-            "cuts": classifier("cuts", cuts, config),
+            "cuts": judge_of(cuts),
         }
-    colours, nouns = examples(objects, found, fitted.Palette.from_json(data["palette"]))
-    if config.only != "nouns":
-        data["colours"] = classifier("colours", colours, config)
-    if config.only != "colours":
-        data["nouns"] = classifier("nouns", nouns, config)
-    return data
+        _replace(
+            config.out / fitted.PATH.name, lambda path: path.write_text(json.dumps(data, separators=(",", ":")) + "\n")
+        )
+    palette = fitted.Palette.from_json(data["palette"])
+    recogniser = train(examples([*objects, *found], palette), config.epochs)
+    _replace(
+        config.out / recognition.PATH.name,
+        lambda path: recognition.save(recogniser, path, about | {"epochs": config.epochs}),
+    )
 
 
-def examples(objects: list[Seen], found: list[Seen], palette: fitted.Palette) -> tuple[Examples, Examples]:
-    """Of colours and of kinds; of colours ``objects`` alone: a neighbour's rim changes a thing's colours little."""
-    colours, nouns = Examples(), Examples()
-    for item in objects:
+def examples(seen: list[Seen], palette: fitted.Palette) -> Examples:
+    """As the recogniser gets to see them."""
+    shown = Examples()
+    for item in seen:
         measures = measure(item.cluster, item.lab, item.light, palette)
-        colours.add(measures.of_colour, item.colour, item.scene)
-        nouns.add(measures.of_kind, item.noun, item.scene)
-    for item in found:
-        nouns.add(measure(item.cluster, item.lab, item.light, palette).of_kind, item.noun, item.scene)
-    return colours, nouns
+        shown.patches.append(recognition.patch(item.cluster, item.lab).astype(np.float16))
+        shown.of_kind.append(measures.of_kind)
+        shown.of_colour.append(measures.of_colour)
+        shown.kinds.append(item.noun)
+        shown.colours.append(item.colour)
+        shown.scenes.append(item.scene)
+    return shown
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """A file that is there whole, or not at all."""
+    temporary = path.with_suffix(".tmp")
+    write(temporary)
+    temporary.replace(path)
+    print(f"wrote {path}, {path.stat().st_size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

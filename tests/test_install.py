@@ -43,7 +43,9 @@ def test_install_in_an_empty_folder(kind: str, tmp_path: Path) -> None:
         target = ["--no-build-isolation", "--editable", str(ROOT)]
     run("uv", "pip", "install", "--quiet", "--no-deps", "--python", python, *target, cwd=tmp_path)
     modules = "dexloop.hardware.twin.world, dexloop.datasets.writer, dexloop.collect.session"
-    code = f"import {modules}; print(dexloop.__file__)"
+    data = "from dexloop.deploy.planner import fitted, recognition; fitted.load(); recognition.load()"
+    policy = "from dexloop.deploy.command import SHIPPED_POLICY as p; assert (p / 'model.safetensors').is_file(), p"
+    code = f"import {modules}; {data}; {policy}; print(dexloop.__file__)"
     where = run(python, "-c", code, cwd=tmp_path).strip()
     assert (Path(where).parent == ROOT) == (kind == "editable")
     help_text = run(tmp_path / "venv" / "bin" / "dexloop", "--help", cwd=tmp_path)

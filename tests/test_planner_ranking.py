@@ -13,6 +13,7 @@ from dexloop.deploy.planner.cuts import CUT_FEATURES
 from dexloop.deploy.planner.grammar import parse
 from dexloop.deploy.planner.ranking import Answer, Ranking, RankingConfig
 from dexloop.deploy.planner.reach import Reach, ReachConfig
+from dexloop.deploy.planner.recognition import recogniser
 from dexloop.deploy.planner.segments import Cluster
 from dexloop.deploy.planner.shapes import LOOKS_LIKE, NOUN_SHAPES
 from dexloop.deploy.planner.words import ALIKE, NOUNS, alike
@@ -109,7 +110,7 @@ def test_a_place_tells_a_thing_from_its_like() -> None:
 
 
 def test_like_nouns_are_nouns_and_kinds_that_look_like_others_are_unknown() -> None:
-    known = set(fitted.fitted().nouns.classes)
+    known = set(recogniser().kinds)
     assert set().union(*ALIKE) <= set(NOUNS)
     assert alike("cup") == {"mug", "goblet"}
     assert alike("spoon") == frozenset()
@@ -171,12 +172,12 @@ def test_the_more_it_fits_the_less_it_is_asked_about() -> None:
 
 
 def test_the_fitted_numbers_know_every_colour_and_most_kinds() -> None:
-    known = fitted.fitted()
+    known, network = fitted.fitted(), recogniser()
     assert known.palette.words == COLOURS
-    assert set(known.colours.classes) == set(COLOURS)
-    assert set(known.nouns.classes) <= set(NOUNS)
+    assert set(network.colours) == set(COLOURS)
+    assert set(network.kinds) <= set(NOUNS)
     assert len(known.cuts.mean) == len(CUT_FEATURES)
-    assert set(NOUNS) - {"object", "fruit", "tool"} <= set(known.nouns.classes) | set(NOUN_SHAPES)
+    assert set(NOUNS) - {"object", "fruit", "tool"} <= set(network.kinds) | set(NOUN_SHAPES)
 
 
 def test_damaged_numbers_are_refused(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"fit_offline_planner\.py"):
         fitted.load(path)
     data = json.loads(fitted.PATH.read_text())
-    for broken in ({**data, "format": 99}, {**data, "nouns": {**data["nouns"], "classes": ["cup"]}}, {}):
+    for broken in ({**data, "format": 99}, {**data, "cuts": {**data["cuts"], "classes": ["one"]}}, {}):
         path.write_text(json.dumps(broken))
         with pytest.raises(BadInput, match="numbers|classes"):
             fitted.load(path)

@@ -1,7 +1,7 @@
 """What can be said of an object on the table: its colours, size, shape, place, and how well a word fits it.
 
-All answers are degrees from 0 to 1. What colour it is called and what kind of thing it is, two classifiers say that
-were fitted to the twin's training split (``fitted.py``); of names that they do not know, the size that such things
+All answers are degrees from 0 to 1. What colour it is called and what kind of thing it is, a network says that was
+fitted to the twin's training split (``recognition.py``); of names that it does not know, the size that such things
 usually have (``shapes.py``).
 """
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .features import measure, shares
 from .fitted import fitted
 from .light import Light
+from .recognition import patch, recogniser
 from .segments import Cluster
 from .shapes import colour_fit, looks_fit, typical_fit
 from .table import Array
@@ -38,7 +39,7 @@ class Thing:
     convexity: float  # of its outline, 0..1
     hollow_m: float  # how far its middle lies below its rim
     called: dict[str, float]  # how likely each colour is the one that it is called by; adds up to 1
-    kinds: dict[str, float]  # how likely it is of each kind that the classifier knows; adds up to 1
+    kinds: dict[str, float]  # how likely it is of each kind that the network knows; adds up to 1
     blocked_m: float = 1.0  # free space to its nearest neighbour
 
     @property
@@ -108,19 +109,22 @@ def describe(clusters: tuple[Cluster, ...], lab: NDArray[np.float32], light: Lig
     """What the pictures say of each cluster. ``lab`` (H, W, 3) of the head picture as under even light."""
     if not clusters:
         return ()
-    known = fitted()
-    measures = [measure(cluster, lab, light, known.palette) for cluster in clusters]
-    called = known.colours(np.stack([m.of_colour for m in measures]))
-    kinds = known.nouns(np.stack([m.of_kind for m in measures]))
+    palette, network = fitted().palette, recogniser()
+    measures = [measure(cluster, lab, light, palette) for cluster in clusters]
+    kinds, called = network.recognise(
+        np.stack([patch(cluster, lab) for cluster in clusters]),
+        np.stack([m.of_kind for m in measures]),
+        np.stack([m.of_colour for m in measures]),
+    )
     things = []
-    for cluster, m, colour, kind in zip(clusters, measures, called, kinds, strict=True):
+    for cluster, m, kind, colour in zip(clusters, measures, kinds, called, strict=True):
         gaps = [gap_m(cluster, other) for other in clusters if other is not cluster]
         things.append(
             Thing(
-                cluster, dict(zip(known.palette.words, m.words.tolist(), strict=True)), m.length_m, m.width_m,
+                cluster, dict(zip(palette.words, m.words.tolist(), strict=True)), m.length_m, m.width_m,
                 cluster.top_m, m.fill, m.convexity, m.hollow_m,
-                dict(zip(known.colours.classes, colour.tolist(), strict=True)),
-                dict(zip(known.nouns.classes, kind.tolist(), strict=True)), min(gaps, default=1.0),
+                dict(zip(network.colours, colour.tolist(), strict=True)),
+                dict(zip(network.kinds, kind.tolist(), strict=True)), min(gaps, default=1.0),
             )
         )  # fmt: skip
     return tuple(things)

@@ -1,4 +1,4 @@
-"""What of a thing on the table goes into the classifiers of its colour and kind (``fitted.py``).
+"""What is measured of a thing on the table, to tell its colour and kind (``recognition.py``).
 
 Everything is a number that a depth camera above the table can tell: sides and profile of the points, what lies on top,
 and how much of each of the palette's colours is seen, over all and on the sides: a jar's colour is under its lid.
@@ -46,8 +46,8 @@ class Measures:
     convexity: float  # of its outline, 0..1
     hollow_m: float  # how far its middle lies below its rim
     words: Array  # (W,) part of its surface in each colour word; adds up to 1
-    of_colour: Array  # (2 C + 18,) what the colour's classifier sees
-    of_kind: Array  # (25 + W,) what the kind's classifier sees
+    of_colour: Array  # (2 C + 18,) what the colour is told from
+    of_kind: Array  # (25 + W,) what the kind is told from
 
 
 def measure(cluster: Cluster, lab: Floats, light: Light, palette: Palette) -> Measures:

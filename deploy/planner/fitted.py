@@ -1,8 +1,7 @@
-"""Numbers that were fitted to the twin's training split, and the small networks that they make.
+"""Numbers that were fitted to the twin's training split: the palette of colour words, and a judge of cuts.
 
 ``fitted.json`` is written by ``python benchmarks/fit_offline_planner.py``, from its definition alone; nothing in it was
-set by hand. It holds the palette of colour words and three classifiers: what colour a thing is called, what kind of
-thing it is, and whether a cut parts two things.
+set by hand. What a thing is called is told by the network beside it (``recognition.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ...hardware.errors import BadInput
 
 Array = NDArray[np.float64]
 PATH = Path(__file__).with_name("fitted.json")
-FORMAT = 1
+FORMAT = 2
 REMEDY = "write it anew with `python benchmarks/fit_offline_planner.py`, or take the file that the repository holds."
 
 
@@ -89,9 +88,7 @@ class Fitted:
     """All of it."""
 
     palette: Palette
-    colours: Judge
-    nouns: Judge
-    cuts: Judge  # classes: one, two
+    cuts: Judge  # whether a cut parts two things; classes: one, two
 
 
 def load(path: Path = PATH) -> Fitted:
@@ -100,9 +97,7 @@ def load(path: Path = PATH) -> Fitted:
         data = json.loads(path.read_text())
         if data["format"] != FORMAT:
             raise ValueError(f"its format is {data['format']}, expected {FORMAT}")
-        palette = Palette.from_json(data["palette"])
-        judges = {name: Judge.from_json(data[name]) for name in ("colours", "nouns", "cuts")}
-        return Fitted(palette, **judges)
+        return Fitted(Palette.from_json(data["palette"]), Judge.from_json(data["cuts"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} holds no numbers for the offline planner ({error}): {REMEDY}") from error
 

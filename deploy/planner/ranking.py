@@ -27,7 +27,7 @@ Flags = NDArray[np.bool_]
 class RankingConfig:
     """When a thing fits, and when it is the one that is meant. Probabilities, chosen on 140 scenes of the twin's
     validation split (100 of them from seed 950000), ``several`` and ``none`` on 120 others, half of them under coloured
-    lamps; three of its kinds ``fitted.json`` has never seen."""
+    lamps; three of its kinds the recogniser has never seen."""
 
     sure: float = 0.6
     """A thing is taken when it is the one that is meant with this probability."""
@@ -51,7 +51,7 @@ class RankingConfig:
     """The same where a place or superlative was said: it is there to tell the thing from those like it."""
     noun_weight: float = 0.9
     """Power that a kind's probability is raised to: less than 1, since the classifier has not seen all kinds."""
-    every: float = 0.35
+    every: float = 0.2
     """Where all of a kind are meant, those are that fit with this probability."""
     shape: float = 0.5
     """Least fit of a shape word (0..1), where all are meant or one."""

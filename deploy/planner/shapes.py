@@ -1,4 +1,4 @@
-"""How big things of a name usually are, for the names that the classifier of ``fitted.py`` has seen no example of.
+"""How big things of a name usually are, for the names that ``recognition.py`` has seen no example of.
 
 Ordinary household sizes: weak evidence, since many things share a size.
 """

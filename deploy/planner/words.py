@@ -1,7 +1,7 @@
 """The words that the offline planner knows, in English and Chinese, and what each stands for.
 
-A noun stands for a kind of thing; what it looks like is in ``fitted.py`` and ``shapes.py``. Names of one thing share
-an entry.
+A noun stands for a kind of thing; what it looks like is in ``recognition.py`` and ``shapes.py``. Names of one thing
+share an entry.
 """
 
 from __future__ import annotations
