@@ -131,11 +131,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         load(path)
     path.write_bytes(whole)
     weights = load_file(path)
-    save_file(weights, path, {"format": "other"})
+    save_file(weights, path, {"other": "{}"})
     with pytest.raises(BadInput, match="its format is other"):
         load(path)
     made = {"kinds": ["cup"], "colours": COLOURS, "of_kind": 3, "of_colour": 2}
-    save_file(weights, path, {"format": recognition.FORMAT, "made": json.dumps(made)})
+    save_file(weights, path, {recognition.FORMAT: json.dumps({"made": made})})
     with pytest.raises(BadInput, match="size mismatch"):
         load(path)
 

@@ -128,11 +128,11 @@ def _head(inputs: int, classes: int) -> nn.Sequential:
 
 
 def save(recogniser: Recogniser, path: Path, about: dict[str, Any]) -> None:
-    """``about``: what it was fitted to."""
+    """``about``: what it was fitted to. The same network gives the same bytes."""
     sizes = {"of_kind": len(recogniser.kind_mean), "of_colour": len(recogniser.colour_mean)}
     made = {"kinds": recogniser.kinds, "colours": recogniser.colours, **sizes}
     weights = {name: value.contiguous() for name, value in recogniser.state_dict().items()}
-    save_file(weights, path, {"format": FORMAT, "made": json.dumps(made), "from": json.dumps(about)})
+    save_file(weights, path, {FORMAT: json.dumps({"made": made, "from": about})})  # several entries come in any order
 
 
 def load(path: Path = PATH) -> Recogniser:
@@ -140,9 +140,9 @@ def load(path: Path = PATH) -> Recogniser:
     try:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
-            if found.get("format") != FORMAT:
-                raise ValueError(f"its format is {found.get('format')}, expected {FORMAT}")
-            recogniser = Recogniser(**json.loads(found["made"]))
+            if FORMAT not in found:
+                raise ValueError(f"its format is {', '.join(found) or 'not said'}, expected {FORMAT}")
+            recogniser = Recogniser(**json.loads(found[FORMAT])["made"])
             recogniser.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BadInput(f"{path} holds no recogniser for the offline planner ({error}): {REMEDY}") from error
