@@ -46,7 +46,7 @@ from dexloop.hardware.twin.scenery import Lamp, Lighting
 from dexloop.hardware.twin.scenes import sample_scene
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
 from numpy.typing import NDArray
-from recogniser_training import Examples, train
+from recogniser_training import Examples, heat_of, train
 from rich.progress import track
 
 Array = NDArray[np.float64]
@@ -294,6 +294,9 @@ def palette_of(objects: list[Seen], rng: np.random.Generator) -> dict[str, list[
         chosen = pixels[to_base < 0.8 * to_accent]
         if len(chosen) >= 20:
             found[item.colour].append(chosen[rng.integers(len(chosen), size=40)])
+    missing = [name for name, pixels in found.items() if not pixels]
+    if missing:
+        raise BadInput(f"nothing in these scenes is {', '.join(missing)}: take more, with --scenes.")
     return {name: _means(np.concatenate(pixels)) for name, pixels in found.items()}
 
 
@@ -338,11 +341,9 @@ def judge_of(cuts: Cuts) -> dict[str, Any]:
         rate.step()
     with torch.no_grad():
         logits = net(inputs[held])
-    temperatures = np.geomspace(0.5, 5.0, 40)
-    losses = [float(torch.nn.functional.cross_entropy(logits / t, labels[held])) for t in temperatures]
-    heat = float(temperatures[int(np.argmin(losses))])
+    heat, loss = heat_of(logits, labels[held])
     right = float((logits.argmax(1) == labels[held]).float().mean())
-    print(f"cuts: {len(train)} examples, {int(held.sum())} held back: right {right:.1%}, loss {min(losses):.3f}")
+    print(f"cuts: {len(train)} examples, {int(held.sum())} held back: right {right:.1%}, loss {loss:.3f}")
     layers = [[p.detach().double().numpy() for p in (layer.weight, layer.bias)] for layer in linear]
     layers[-1] = [value / heat for value in layers[-1]]
     return {
@@ -397,14 +398,13 @@ def fit(config: FitConfig) -> None:
             "palette": palette_of(objects, np.random.default_rng(0)),
             "cuts": judge_of(cuts),
         }
-        _replace(
-            config.out / fitted.PATH.name, lambda path: path.write_text(json.dumps(data, separators=(",", ":")) + "\n")
-        )
+        numbers = json.dumps(data, separators=(",", ":")) + "\n"
+        _replace(config.out / fitted.PATH.name, lambda path: path.write_text(numbers), fitted.load)
     palette = fitted.Palette.from_json(data["palette"])
     recogniser = train(examples([*objects, *found], palette), config.epochs)
+    about |= {"epochs": config.epochs}
     _replace(
-        config.out / recognition.PATH.name,
-        lambda path: recognition.save(recogniser, path, about | {"epochs": config.epochs}),
+        config.out / recognition.PATH.name, lambda path: recognition.save(recogniser, path, about), recognition.load
     )
 
 
@@ -422,10 +422,12 @@ def examples(seen: list[Seen], palette: fitted.Palette) -> Examples:
     return shown
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is there whole, or not at all."""
+def _replace(path: Path, write: Callable[[Path], object], read: Callable[[Path], object]) -> None:
+    """A file that is there whole and can be read, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     write(temporary)
+    read(temporary)
     temporary.replace(path)
     print(f"wrote {path}, {path.stat().st_size / 1024:.0f} KiB")
 

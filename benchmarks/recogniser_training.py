@@ -124,11 +124,17 @@ def _logits(recogniser: Recogniser, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.cat(kinds), torch.cat(colours)
 
 
+def heat_of(logits: Tensor, truth: Tensor) -> tuple[float, float]:
+    """The number that logits (N, C) are divided by for the least cross entropy with ``truth`` (N,), and that loss."""
+    heats = np.geomspace(0.5, 5.0, 40)
+    losses = [float(cross_entropy(logits / heat, truth)) for heat in heats]
+    best = int(np.argmin(losses))
+    return float(heats[best]), losses[best]
+
+
 def _set_heat(recogniser: Recogniser, held: Batch) -> None:
     for k, (logits, truth) in enumerate(zip(_logits(recogniser, held), (held.kinds, held.colours), strict=True)):
-        heats = np.geomspace(0.5, 5.0, 40)
-        losses = [float(cross_entropy(logits / heat, truth)) for heat in heats]
-        recogniser.heat[k] = float(heats[int(np.argmin(losses))])
+        recogniser.heat[k] = heat_of(logits, truth)[0]
 
 
 def _told(recogniser: Recogniser, held: Batch) -> str:

@@ -106,7 +106,7 @@ def test_a_thin_shaft_outlives_smoothing_in_a_small_picture() -> None:
 
 
 def test_things_are_measured_on_a_table_that_is_not_where_it_should_be() -> None:
-    things_there = [(slab(0.45, -0.10, 0.12, 0.06), 0.05, (200, 30, 30)), (disc(0.35, 0.10, 0.04), 0.08, (30, 70, 180))]
+    things_there = [(slab(0.45, -0.10, 0.12, 0.06), 0.05, (200, 30, 30)), (disc(0.35, 0.10, 0.04), 0.08, (30, 60, 200))]
     look = look_of(things_there, tilt_rad=0.012, rise_m=0.006)
     table = TableFinder(DEXGRASPVLA_RIG).find(look)
     assert abs(table.plane.tilt_rad - 0.012) < 0.003
