@@ -20,7 +20,7 @@ from ..hardware.clock import NS
 from ..hardware.errors import BadInput
 from ..hardware.interfaces import Robot
 from ..hardware.values import Command
-from .chunks import ChunkPolicy, FollowConfig, FollowCounts, Follower
+from .chunks import ChunkPolicy, Delay, FollowConfig, FollowCounts, Follower
 from .eyes import Eyes, Sight
 from .motions import Motions, palm_height_m
 from .planner.base import Look, Planner, Verdict
@@ -102,13 +102,14 @@ class Attempt:
         # The tracker follows from picture to picture, whoever moves the robot.
         self._motions = Motions(robot, rate_hz, meanwhile=lambda: watch(eyes.see()))
         self._config = config
+        self._delay = Delay(policy, config.follow)  # of chunks, from attempt to attempt
         self._watch = watch
 
     def run(self, instruction: str, first: Sight) -> AttemptResult:
         """From ``first``, the moment in which the target was aimed at. Raises what robot, cameras and policy raise,
         with the robot stopped."""
         clock, config = self._robot.clock, self._config
-        follower = Follower(self._policy, config.follow)
+        follower = Follower(self._policy, config.follow, self._delay)
         monitor = Monitor(self._planner, instruction, first.look, config)
         tally = _Tally()
         try:

@@ -2,13 +2,14 @@
 
 A chunk that is asked for at tick k begins with the commands of ticks k, k + 1, ...; the first ``late`` of them are
 those of the last chunk, which the robot follows meanwhile (real-time chunking, 2512.05964, learnt in training). So the
-answer may come any time within ``late`` ticks and nothing jumps. One that comes later still is taken from where the
-robot is by then.
+answer may come any time within ``late`` ticks and nothing jumps. How many these are is what the slowest of the last few
+chunks took (as in 2506.07339, algorithm 1). One that comes later still is taken from where the robot is by then.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ Array = NDArray[np.float64]
 
 class ChunkPolicy(Protocol):
     """What the loop asks of a policy (:class:`dexloop.train.controller.policy.ControllerPolicy`)."""
+
+    @property
+    def late_most(self) -> int:
+        """The most that :meth:`chunk` takes for ``late``."""
+        ...
 
     def start(self, observation: Observation) -> None:
         """An attempt begins."""
@@ -46,7 +52,7 @@ class FollowConfig:
     execute: int = 16
     """Commands of a chunk that are followed before the next one takes over."""
     late: int = 1
-    """A chunk is expected so many ticks after its observation. At most what the policy learnt (``delay_max``)."""
+    """A chunk is expected so many ticks after its observation, or more where the last ones took longer."""
     background: bool = True
     """Plan in a thread of its own, while the robot moves. False: plan at once and hand the answer out ``late`` ticks
     later, so that simulated time gives the same result on every machine."""
@@ -56,6 +62,25 @@ class FollowConfig:
             raise BadInput(
                 f"execute is {self.execute} and late {self.late}: expected late of 0 or more, and execute above it."
             )
+
+
+class Delay:
+    """How many ticks a chunk is expected to take: as many as the slowest of the last ``REMEMBERED``, but not more than
+    a policy can go on from."""
+
+    REMEMBERED = 16
+
+    def __init__(self, policy: ChunkPolicy, config: FollowConfig) -> None:
+        self._least, self._most = config.late, min(policy.late_most, config.execute - 1)
+        self._took: deque[int] = deque(maxlen=self.REMEMBERED)
+
+    @property
+    def ticks(self) -> int:
+        return min(max((self._least, *self._took)), self._most)
+
+    def note(self, ticks: int) -> None:
+        """A chunk came so many ticks after it had been asked for."""
+        self._took.append(ticks)
 
 
 @dataclass
@@ -72,14 +97,18 @@ class FollowCounts:
 class Follower:
     """Gives the command of each tick. One attempt; :meth:`close` it to wait for a chunk that is being planned."""
 
-    def __init__(self, policy: ChunkPolicy, config: FollowConfig = FollowConfig()) -> None:
+    def __init__(self, policy: ChunkPolicy, config: FollowConfig = FollowConfig(), delay: Delay | None = None) -> None:
+        """``delay``: what was learnt in attempts before."""
         self._policy = policy
         self._config = config
+        self._delay = delay or Delay(policy, config)
         self._executor = ThreadPoolExecutor(1, "chunk") if config.background else None
         self._chunk: Array = np.empty((0, 13))
         self._used = 0  # commands of the chunk that were followed
         self._planned: Future[tuple[Array, float]] | None = None
         self._asked = 0  # ``_used`` when the chunk was asked for
+        self._late = 0  # and the ticks in which it was expected
+        self._came: int | None = None  # the ticks after which it was seen to be there
         self.counts = FollowCounts()
 
     def start(self, observation: Observation) -> None:
@@ -100,14 +129,17 @@ class Follower:
     def step(self, observe: Callable[[], Observation]) -> Array:
         """(13,) the command of this tick. ``observe`` is asked for the moment only when a chunk is to be planned.
         Raises what the policy raised."""
-        if self._planned is None and self._used >= self._config.execute - self._config.late:
+        if self._planned is None and self._used >= self._config.execute - self._delay.ticks:
             self._ask(observe())
         waited = self._used - self._asked
-        if self._planned is not None and waited >= self._config.late:
-            if self._planned.done():
+        if self._planned is not None:
+            if self._came is None and self._planned.done():
+                self._came = waited
+            if self._came is not None and waited >= self._late:
+                self._delay.note(self._came)
                 self._take(*self._planned.result(), used=waited)
-            else:
-                self.counts.overdue += waited == self._config.late
+            elif waited >= self._late:
+                self.counts.overdue += waited == self._late
                 self.counts.overdue_ticks += 1
         if self._used >= len(self._chunk):
             self.counts.starved_ticks += 1
@@ -123,13 +155,13 @@ class Follower:
 
     def _ask(self, observation: Observation) -> None:
         left = self._chunk[min(self._used, len(self._chunk)) :]
-        late = min(self._config.late, len(left))
-        self._asked = self._used
+        self._asked, self._came = self._used, None
+        self._late = min(self._delay.ticks, len(left))
         if self._executor is not None:
-            self._planned = self._executor.submit(self._think, observation, left, late)
+            self._planned = self._executor.submit(self._think, observation, left, self._late)
             return
         self._planned = Future()
-        self._planned.set_result(self._think(observation, left, late))
+        self._planned.set_result(self._think(observation, left, self._late))
 
     def _think(self, observation: Observation, left: Array, late: int) -> tuple[Array, float]:
         begun = time.perf_counter()

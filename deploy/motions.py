@@ -8,22 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.clock import NS
-from ..hardware.description import OPEN_HAND, PLACE_ARM_Q, RETURN_ARM_Q, START_ARM_Q
+from ..hardware.description import OPEN_HAND, RETURN_ARM_Q, START_ARM_Q
 from ..hardware.interfaces import Robot
 from ..hardware.joint_path import JointPath, SpeedLimits
-from ..hardware.palm import PalmArm
+from ..hardware.palm import PalmArm, over_bin
 from ..hardware.rig import DEXGRASPVLA_RIG
-from ..hardware.values import Command
+from ..hardware.values import Command, RobotState
 
 Array = NDArray[np.float64]
 JERK_RAD_S3 = 160.0
-STEP_M = 0.02  # between waypoints of a straight motion
-LARGEST_STEP_RAD = 0.4  # of any joint between two of them: more is a jump, not a motion
 OPENED = 0.9  # a finger that opens farther than this is free
 THUMB_ASIDE = (*OPEN_HAND[:5], 0.0)  # the last is the thumb's rotation
 OPENING_S = 0.8
 SETTLING_S = 0.5
 SQUEEZE = 0.12  # fingers that hold something are stopped by it: their command must stay beyond where they are
+CALM = 0.65  # share of the pace while something is carried
 
 
 class Motions:
@@ -44,9 +43,13 @@ class Motions:
         self._move(np.array([START_ARM_Q]), np.array(OPEN_HAND))
         self._free()
 
+    def carry(self) -> None:
+        """High beside the table, on the way to the bin; what is held stays held."""
+        self._move(np.array([RETURN_ARM_Q]), None)
+
     def to_bin(self) -> None:
-        """Over the bin; what is held stays held."""
-        self._move(np.array([RETURN_ARM_Q, PLACE_ARM_Q]), None)
+        """From there over the bin; what is held stays held."""
+        self._move(over_bin(DEXGRASPVLA_RIG)[None], None)
 
     def let_go(self) -> None:
         """Open where the arm is."""
@@ -56,7 +59,7 @@ class Motions:
     def rise(self, height_m: float) -> None:
         """Straight up until the palm is ``height_m`` above the table, the hand as it is; as far as the arm gets."""
         state = self._robot.state()
-        self._move(np.array(upwards(state.arm.q, height_m)), state.hand.opening.copy())
+        self._move(np.array(upwards(state.arm.q, height_m)), _opening(state))
 
     def _free(self) -> None:
         """A bent thumb and a finger that hook each other do not open until the thumb turns aside."""
@@ -68,14 +71,16 @@ class Motions:
     def _turn(self, hand: tuple[float, ...], seconds: float) -> None:
         """The hand to ``hand``, evenly, the arm where it is."""
         state = self._robot.state()
-        q, start, ticks = state.arm.q.copy(), state.hand.opening.copy(), round(seconds * NS / self._period_ns)
+        q, start, ticks = state.arm.q.copy(), _opening(state), round(seconds * NS / self._period_ns)
         self._follow((q, start + (np.array(hand) - start) * k / ticks) for k in range(1, ticks + 1))
 
     def _move(self, waypoints: Array, hand: Array | None) -> None:
-        """Through ``waypoints`` (K, 7) rad; the hand goes to ``hand`` in the first second, None holds its commands."""
+        """Through ``waypoints`` (K, 7) rad; the hand goes to ``hand`` in the first second. None: it holds what it
+        holds, and the arm moves calmly."""
         state = self._robot.state()
-        path = JointPath(np.concatenate([state.arm.q[None], waypoints]), self._limits)
-        start = state.hand.opening if hand is not None else _holding(state.hand.opening)
+        limits = self._limits if hand is not None else self._limits.scaled(CALM)
+        path = JointPath(np.concatenate([state.arm.q[None], waypoints]), limits)
+        start = _opening(state) if hand is not None else _holding(_opening(state))
         ticks = int(np.ceil(path.duration_s * NS / self._period_ns))
         period_s = self._period_ns / NS
 
@@ -104,16 +109,14 @@ def palm_height_m(state: NDArray[np.floating]) -> float:
 def upwards(q: Array, height_m: float) -> list[Array]:
     """Waypoints (7,) rad of a straight way up to a palm ``height_m`` above the table, from ``q``, which comes first;
     it ends where the arm cannot go on."""
-    q = np.asarray(q, float)
-    pose, way = _ARM.palm(q), [q]
-    start_m = float(pose[2, 3])
-    for z in np.arange(start_m + STEP_M, max(height_m, start_m) + 1e-9, STEP_M):
-        pose[2, 3] = z
-        found = _ARM.kinematics.ik(_ARM.flange(pose), way[-1])
-        if not found.ok or np.abs(found.q - way[-1]).max() > LARGEST_STEP_RAD:
-            break
-        way.append(found.q)
-    return way
+    to_m = _ARM.palm(np.asarray(q, float))[:3, 3]
+    to_m[2] = max(height_m, to_m[2])
+    return _ARM.straight(q, to_m)
+
+
+def _opening(state: RobotState) -> Array:
+    """(6,) as it may be commanded: what is measured may lie beyond the limits by a hair."""
+    return np.clip(state.hand.opening, 0.0, 1.0)
 
 
 def _holding(opening: Array) -> Array:

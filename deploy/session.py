@@ -3,6 +3,7 @@
 One object after another, each in up to ``attempts`` attempts from the start pose (the paper's three, after which the
 robot is reset); an object that was failed as often is named to the planner, which chooses another. A target that is
 lost from sight before the hand has closed (somebody moved it) is looked for once more before that costs an attempt.
+What slips from the hand on the way to the bin is tried again, too.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Event:
     """A line of the session's timeline."""
 
     at_s: float  # since the session began
-    kind: str  # proposal, grounding, attempt, placed, question, end, error
+    kind: str  # proposal, grounding, attempt, placed, dropped, question, end, error
     text: str
     box: Box | None = None
     look: Look | None = None  # what was seen
@@ -190,13 +191,8 @@ class Session:
                 why = grounding.reason or "it is not to be seen"
                 break
             ending, why = self._attempt_in(grounding.box, instruction, number, result)
-            if ending is Ending.HELD:
+            if not why:
                 result.grasped.append(instruction)
-                if self._config.place:
-                    self._motions.to_bin()
-                    self._motions.let_go()
-                    self._motions.to_start()
-                    self._note(result, "placed", "let go over the bin")
                 return ""
             again = ending is Ending.LOST and not again
             number += not again
@@ -204,7 +200,8 @@ class Session:
         return why
 
     def _attempt_in(self, box: Box, instruction: str, number: int, result: SessionResult) -> tuple[Ending | None, str]:
-        """How the attempt at what is in ``box`` ended, None where nothing is in it, and why."""
+        """How the attempt at what is in ``box`` ended, None where nothing is in it, and why it failed, empty where it
+        did not."""
         try:
             sight = self._eyes.aim(box)
         except BadInput as error:  # a box around nothing: looking again may tell
@@ -214,10 +211,23 @@ class Session:
         text = f"attempt {number}: {ended.ending.value} ({ended.reason}), {ended.seconds:.1f} s"
         self._note(result, "attempt", text, look=self._eyes.look(), attempt=ended)
         self._eyes.drop()
-        if ended.ending is not Ending.HELD:
-            self._motions.let_go()
-            self._motions.to_start()
+        if ended.ending is Ending.HELD:
+            return ended.ending, self._place(instruction, sight.look, result) if self._config.place else ""
+        self._motions.let_go()
+        self._motions.to_start()
         return ended.ending, f"{ended.ending.value} ({ended.reason})"
+
+    def _place(self, instruction: str, before: Look, result: SessionResult) -> str:
+        """Carry to the bin and let go. Why it is not there, empty where it is: what was held may slip on the way, which
+        the planner is asked about while the hand is high beside the table."""
+        self._motions.carry()
+        verdict = self._planner.verify(instruction, before, self._eyes.look())
+        self._motions.to_bin()  # also with a hand that is said to be empty: it may not be
+        self._motions.let_go()
+        self._motions.to_start()
+        why = "" if verdict.yes else f"dropped on the way to the bin ({verdict.reason})"
+        self._note(result, "dropped" if why else "placed", why or "let go over the bin")
+        return why
 
     def _note(
         self,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .description import ArmMount
+from .description import PLACE_ARM_Q, ArmMount, RigDescription
 from .geometry import Array, Transform, inverse
 from .kinematics import ArmKinematics
+
+STEP_M = 0.02  # between waypoints of a straight motion
+LARGEST_STEP_RAD = 0.4  # of any joint between two of them: more is a jump, not a motion
+HELD_M = (0.10, 0.0, -0.07)  # palm frame: about where what a hand holds is
 
 
 class PalmArm:
@@ -25,6 +29,22 @@ class PalmArm:
         """base_T_flange (..., 4, 4) that puts the palm there."""
         return self._base_T_world @ world_T_palm @ self._palm_T_flange
 
+    def straight(self, q: Array, to_m: Array) -> list[Array]:
+        """Waypoints (7,) rad of a straight way of the palm's origin to ``to_m`` (3,), world, from ``q``, which comes
+        first; the palm does not turn. It ends where the arm cannot go on."""
+        q = np.asarray(q, float)
+        pose, way = self.palm(q), [q]
+        start_m = pose[:3, 3].copy()
+        away_m = np.asarray(to_m, float) - start_m
+        steps = int(np.ceil(np.linalg.norm(away_m) / STEP_M - 1e-9))
+        for k in range(1, steps + 1):
+            pose[:3, 3] = start_m + away_m * k / steps
+            found = self.kinematics.ik(self.flange(pose), way[-1])
+            if not found.ok or np.abs(found.q - way[-1]).max() > LARGEST_STEP_RAD:
+                break
+            way.append(found.q)
+        return way
+
     def margin(self, q: Array) -> float:
         """Smallest distance (rad) of any joint of ``q`` (..., 7) to its limits."""
         limits = self.kinematics.limits
@@ -35,3 +55,14 @@ class PalmArm:
         none."""
         found = self.kinematics.ik(self.flange(world_T_palm), q_near)
         return found.q if found.ok and self.margin(found.q) >= margin_rad else None
+
+
+def over_bin(rig: RigDescription) -> Array:
+    """Angles (7,) rad of the rig's first arm that have what is held over the middle of the bin: the place pose, which
+    has it over the rim, moved on."""
+    arm = PalmArm(rig.arms[0])
+    place = np.array(PLACE_ARM_Q)
+    palm = arm.palm(place)
+    to_m = palm[:3, 3].copy()
+    to_m[:2] += np.array(rig.bin_center_m)[:2] - (palm[:3, :3] @ np.array(HELD_M) + palm[:3, 3])[:2]
+    return arm.straight(place, to_m)[-1]

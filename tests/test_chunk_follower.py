@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dexloop.deploy.chunks import FollowConfig, Follower
+from dexloop.deploy.chunks import Delay, FollowConfig, Follower
 from dexloop.hardware.errors import BadInput
 from dexloop.train.views import Observation
 from hypothesis import given
@@ -23,6 +23,8 @@ def moment(tick: int) -> Observation:
 
 class Counting:
     """Commands are the tick that they are for, plus a thousandth of the chunk's number; keeps what it was asked."""
+
+    late_most = 4
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []  # tick, commands left, late
@@ -63,6 +65,7 @@ def test_every_tick_gets_its_own_command(execute: int, late: int, ticks: int) ->
 
 def test_a_chunk_that_is_overdue_is_taken_where_the_robot_is_by_then() -> None:
     policy = Counting()
+    policy.late_most = 1
     policy.gate = threading.Event()
     follower = Follower(policy, FollowConfig(execute=8, late=1))
     follower.start(moment(0))
@@ -74,6 +77,54 @@ def test_a_chunk_that_is_overdue_is_taken_where_the_robot_is_by_then() -> None:
     assert got[11] == pytest.approx(11.001), "the old chunk is followed meanwhile"
     assert got[12] == pytest.approx(12.002)
     assert (follower.counts.overdue, follower.counts.overdue_ticks) == (1, 4)
+
+
+def driven(policy: Counting, took: int, ticks: int, delay: Delay | None = None) -> Follower:
+    """Every chunk but the first comes ``took`` ticks after it was asked for."""
+    policy.gate = threading.Event()
+    follower = Follower(policy, FollowConfig(execute=8, late=1), delay)
+    follower.start(moment(0))
+    for tick in range(ticks):
+        if len(policy.asked) > 1 and tick == policy.asked[-1][0] + took:
+            policy.gate.set()
+            time.sleep(0.05)  # its thread comes to an end
+            policy.gate.clear()
+        assert round(follower.step(lambda tick=tick: moment(tick))[0]) == tick
+        time.sleep(0.005)  # its thread begins
+    policy.gate.set()
+    follower.close()
+    return follower
+
+
+def test_slow_chunks_are_asked_for_earlier() -> None:
+    policy = Counting()
+    follower = driven(policy, took=3, ticks=30)
+    # The first was asked for at tick 7 and expected at 8; it came at 10. All others are expected after 3 ticks.
+    assert [(tick, late) for tick, _, late in policy.asked[1:4]] == [(7, 1), (12, 3), (17, 3)]
+    assert (follower.counts.overdue, follower.counts.overdue_ticks) == (1, 2)
+
+
+def test_no_more_is_committed_than_the_policy_can_go_on_from() -> None:
+    policy = Counting()
+    policy.late_most = 2
+    driven(policy, took=4, ticks=30)
+    assert [late for _, _, late in policy.asked[1:4]] == [1, 2, 2]
+    policy = Counting()
+    policy.late_most = 0
+    follower = driven(policy, took=2, ticks=30)
+    assert {late for _, _, late in policy.asked} == {0}
+    assert follower.counts.overdue == follower.counts.chunks - 1
+
+
+def test_what_chunks_took_is_known_to_the_next_attempt_and_forgotten_later() -> None:
+    policy = Counting()
+    delay = Delay(policy, FollowConfig(execute=8, late=1))
+    assert delay.ticks == 1
+    driven(policy, took=3, ticks=12, delay=delay)
+    assert delay.ticks == 3
+    for _ in range(Delay.REMEMBERED):
+        delay.note(0)
+    assert delay.ticks == 1, "never less than is configured"
 
 
 def test_with_nothing_left_the_last_command_holds() -> None:

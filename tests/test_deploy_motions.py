@@ -7,8 +7,11 @@ import pytest
 from dexloop.deploy.motions import OPENED, Motions
 from dexloop.hardware.clock import NS
 from dexloop.hardware.description import OPEN_HAND, START_ARM_Q
+from dexloop.hardware.geometry import apply
+from dexloop.hardware.palm import HELD_M, PalmArm
+from dexloop.hardware.safety import SafeRobot
 from dexloop.hardware.twin.world import TwinConfig, TwinWorld
-from dexloop.hardware.values import Command
+from dexloop.hardware.values import Applied, Command, RobotState
 
 RATE_HZ = 20.0
 # Openings after so many commands each, in which the bent thumb and the ring finger hook each other.
@@ -46,3 +49,35 @@ def test_letting_go_takes_no_longer_where_nothing_is_hooked() -> None:
     world = TwinWorld(TwinConfig(cameras=(), sensor_noise=False, timestep_s=0.004))
     Motions(world.robot, RATE_HZ).let_go()
     assert world.clock.now_ns() <= 0.9 * NS
+
+
+class Noting:
+    """A robot that notes whether safety changed what it was told."""
+
+    def __init__(self, robot: SafeRobot) -> None:
+        self._robot, self.flags = robot, 0
+        self.clock = robot.clock
+
+    def state(self) -> RobotState:
+        return self._robot.state()
+
+    def send(self, command: Command) -> Applied:
+        applied = self._robot.send(command)
+        self.flags |= applied.flags
+        return applied
+
+
+def test_the_way_over_the_bin_and_back_is_free() -> None:
+    world = TwinWorld(TwinConfig(cameras=(), sensor_noise=False, timestep_s=0.004))
+    robot = Noting(SafeRobot(world.robot, world.rig))
+    motions = Motions(robot, RATE_HZ)
+    motions.to_start()
+    motions.carry()
+    motions.to_bin()
+    arm = PalmArm(world.rig.arms[0])
+    held = apply(arm.palm(robot.state().arm.q), np.array([HELD_M]))[0]
+    assert np.abs(held[:2] - np.array(world.rig.bin_center_m)[:2]).max() < 0.02
+    motions.let_go()
+    motions.to_start()
+    assert np.abs(robot.state().arm.q - np.array(START_ARM_Q)).max() < 0.02
+    assert robot.flags == 0, "the way leads through nothing that SafeRobot keeps away from"

@@ -53,6 +53,8 @@ class Moving:
 class Waving:
     """A chunk policy: a slow wave of the last joint about the pose at the attempt's start."""
 
+    late_most = 4
+
     def again(self, observation: Any) -> None:
         pass
 

@@ -50,6 +50,8 @@ class Blind:
 class Still:
     """A policy that stays where the robot is."""
 
+    late_most = 4
+
     error: Exception | None = None
 
     def start(self, observation: Any) -> None:
@@ -363,13 +365,29 @@ def test_the_end_says_what_failed_and_why(world: TwinWorld) -> None:
     assert result.why.endswith("grasp it: it is hidden")
 
 
+def test_what_slips_on_the_way_to_the_bin_is_tried_again(world: TwinWorld) -> None:
+    verdicts = [Verdict(False, "the hand is empty"), Verdict(True)]
+    planner = Told(propose=[GRASP], ground=[SEEN], verify=verdicts, complete=[Verdict(True, "bare")])
+    result = _holding(world, planner).run("x")
+    assert (result.end, result.grasped, result.failed) == (End.DONE, ["grasp it"], [])
+    kinds = [event.kind for event in result.events]
+    assert kinds == ["proposal", "grounding", "attempt", "dropped", "grounding", "attempt", "placed", "end"]
+    assert result.events[3].text == "dropped on the way to the bin (the hand is empty)"
+
+
+def test_what_always_slips_is_given_up_and_the_end_says_so(world: TwinWorld) -> None:
+    planner = Told(propose=[GRASP], ground=[SEEN], verify=[Verdict(False, "empty")], complete=[Verdict(True)])
+    result = _holding(world, planner).run("x")
+    assert (result.end, result.grasped, result.failed) == (End.FAILED, [], ["grasp it"])
+    assert result.reason == "grasp it: dropped on the way to the bin (empty)"
+
+
 def test_what_was_given_up_is_told_also_of_a_bare_table(world: TwinWorld) -> None:
     """The first thing was not to be seen again, the second was grasped, and then the table is bare."""
     gone, there = Proposal(instruction="grasp the one"), Proposal(instruction="grasp the other")
     planner = Told(propose=[gone, there], ground=[Grounding(None, reason="it rolled away"), SEEN],
-                   complete=[Verdict(False), Verdict(True, "bare")])  # fmt: skip
-    bench = Bench(world, planner)
-    result = Session(bench.robot, bench.eyes, planner, _Holds(), 20.0).run("clear the table")
+                   complete=[Verdict(False), Verdict(True, "bare")], verify=[Verdict(True)])  # fmt: skip
+    result = _holding(world, planner).run("clear the table")
     assert result.grasped == ["grasp the other"]
     assert (result.end, result.reason) == (End.FAILED, "grasp the one: it rolled away")
 
@@ -377,6 +395,11 @@ def test_what_was_given_up_is_told_also_of_a_bare_table(world: TwinWorld) -> Non
 class _Holds:
     def run(self, instruction: str, first: Sight) -> AttemptResult:
         return AttemptResult(Ending.HELD, "", 1.0, 20, 0, 0, FollowCounts())
+
+
+def _holding(world: TwinWorld, planner: Told) -> Session:
+    bench = Bench(world, planner)
+    return Session(bench.robot, bench.eyes, planner, _Holds(), 20.0, SessionConfig(attempts=2))
 
 
 class _Never:

@@ -38,6 +38,10 @@ class WithoutDepth:
     def __init__(self, policy: ChunkPolicy) -> None:
         self._policy = policy
 
+    @property
+    def late_most(self) -> int:
+        return self._policy.late_most
+
     def start(self, observation: Observation) -> None:
         self._policy.start(_blind(observation))
 

@@ -255,6 +255,11 @@ class ControllerPolicy:
         self._shown = 0  # pixels of it then
         self._centres: dict[str, tuple[float, float]] = {}
 
+    @property
+    def late_most(self) -> int:
+        """So many commands of the last chunk the controller can go on from: what it learnt."""
+        return self.config.action.delay_max
+
     def start(self, observation: Observation) -> None:
         """An attempt begins: remember how the target looks now, and choose a grasp, if the controller chooses one."""
         self.remember(observation)
