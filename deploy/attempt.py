@@ -1,10 +1,11 @@
 """One attempt: the policy moves the robot at its rate, a monitor beside it says whether the object is held.
 
 The planner is asked only when the hand has closed and risen, in a thread of its own: a model that takes seconds does
-not hold the arm up. Two equal answers in a row, at least ``check_every_s`` apart, decide. So a hand that closed on air
-and rose is noticed, which the policy does not: to it the state looks like a finished grasp. It opens, rises a little
-more and lets the policy grasp again, as demonstrators do; ``regrasps`` and the attempt's time put an end to that. The
-same happens to a hand that has not risen in the time that a grasp takes: it is blocked, or goes in circles.
+not hold the arm up. What it says decides when it has said so for a while: that nothing is held twice in a row,
+``check_every_s`` apart, that the object is held for ``held_s``. So a hand that closed on air and rose is noticed,
+which the policy does not: to it the state looks like a finished grasp. It opens, rises a little more and lets the
+policy grasp again, as demonstrators do; ``regrasps`` and the attempt's time put an end to that. The same happens to a
+hand that has not risen in the time that a grasp takes: it is blocked, or goes in circles.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class AttemptConfig:
     """Longest attempt."""
     check_every_s: float = 0.5
     """Between two questions to the planner whether the object is held."""
+    held_s: float = 1.0
+    """So long it must be held: what slips does so soon."""
     raised_m: float = 0.10
     """The planner is asked from so far above the place where the hand closed."""
     closed: float = 0.8
@@ -64,7 +67,7 @@ class AttemptConfig:
     def __post_init__(self) -> None:
         if self.regrasps < 0:
             raise BadInput(f"attempt.regrasps is {self.regrasps}: expected 0 or more.")
-        for name in ("seconds", "check_every_s", "raised_m", "lost_s", "grasp_s", "again_m"):
+        for name in ("seconds", "check_every_s", "held_s", "raised_m", "lost_s", "grasp_s", "again_m"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"attempt.{name} is {getattr(self, name)}: expected a number above 0.")
 
@@ -175,7 +178,8 @@ class Monitor:
         self._executor = ThreadPoolExecutor(1, "monitor") if config.follow.background else None
         self._asked: Future[Verdict] | None = None
         self._asked_ns = -NS
-        self._answers: list[Verdict] = []
+        self._said: Verdict | None = None  # the newest answer
+        self._same_ns = 0  # when what it says was first asked and answered so
         self._lowest_m: float | None = None  # of the palm since the hand closed
         self._lost_ns: int | None = None
         self._begun_ns: int | None = None  # when this grasp was first looked at
@@ -186,15 +190,18 @@ class Monitor:
         if lost is not None:
             return lost
         if self._asked is not None and self._asked.done():
-            self._answers.append(self._asked.result())
+            answer = self._asked.result()
             self._asked = None
-            last = self._answers[-2:]
-            if len(last) == 2 and last[0].yes == last[1].yes:
-                return (Ending.HELD if last[1].yes else Ending.EMPTY), last[1].reason
+            if self._said is None or self._said.yes != answer.yes:
+                self._same_ns = self._asked_ns
+            self._said = answer
+            lasts_s = self._config.held_s if answer.yes else self._config.check_every_s
+            if self._asked_ns - self._same_ns >= lasts_s * NS:
+                return (Ending.HELD if answer.yes else Ending.EMPTY), answer.reason
         due = now_ns - self._asked_ns >= self._config.check_every_s * NS
         self._begun_ns = now_ns if self._begun_ns is None else self._begun_ns
         if self._raised_m(sight.look) < self._config.raised_m:
-            self._answers.clear()
+            self._said = None
             if now_ns - self._begun_ns >= self._config.grasp_s * NS:
                 return Ending.STUCK, f"not in {self._config.grasp_s:g} s"
         elif self._asked is None and due:
@@ -206,7 +213,7 @@ class Monitor:
         """The hand begins anew: what was asked about it counts no more."""
         if self._asked is not None:
             self._asked.exception()  # waits for it; a planner that fails now will fail again, and is told then
-        self._asked, self._answers, self._lowest_m, self._lost_ns, self._begun_ns = None, [], None, None, None
+        self._asked = self._said = self._lowest_m = self._lost_ns = self._begun_ns = None
 
     def close(self) -> None:
         """Wait for a question that is being answered."""

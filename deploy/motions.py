@@ -22,6 +22,7 @@ THUMB_ASIDE = (*OPEN_HAND[:5], 0.0)  # the last is the thumb's rotation
 OPENING_S = 0.8
 SETTLING_S = 0.5
 SQUEEZE = 0.12  # fingers that hold something are stopped by it: their command must stay beyond where they are
+FELT = 0.04  # a finger that stays so far from where it was told to go is held off by something
 CALM = 0.65  # share of the pace while something is carried
 
 
@@ -43,9 +44,13 @@ class Motions:
         self._move(np.array([START_ARM_Q]), np.array(OPEN_HAND))
         self._free()
 
-    def carry(self) -> None:
-        """High beside the table, on the way to the bin; what is held stays held."""
+    def carry(self) -> bool:
+        """High beside the table, on the way to the bin; what is held stays held. Whether the fingers feel it: it keeps
+        them from closing."""
+        told = _holding(_opening(self._robot.state()))[:5]
         self._move(np.array([RETURN_ARM_Q]), None)
+        off = _opening(self._robot.state())[:5] - told
+        return bool((off[told > 0] > FELT).any())  # one that is told to close as far as it goes may not get there
 
     def to_bin(self) -> None:
         """From there over the bin; what is held stays held."""

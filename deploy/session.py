@@ -218,14 +218,15 @@ class Session:
         return ended.ending, f"{ended.ending.value} ({ended.reason})"
 
     def _place(self, instruction: str, before: Look, result: SessionResult) -> str:
-        """Carry to the bin and let go. Why it is not there, empty where it is: what was held may slip on the way, which
-        the planner is asked about while the hand is high beside the table."""
-        self._motions.carry()
-        verdict = self._planner.verify(instruction, before, self._eyes.look())
+        """Carry to the bin and let go. Why it is not there, empty where it is: what was held may slip on the way. A
+        hand that feels nothing any more, high beside the table, may hold something thin: then the planner is asked."""
+        why = ""
+        if not self._motions.carry():
+            verdict = self._planner.verify(instruction, before, self._eyes.look())
+            why = "" if verdict.yes else f"dropped on the way to the bin ({verdict.reason})"
         self._motions.to_bin()  # also with a hand that is said to be empty: it may not be
         self._motions.let_go()
         self._motions.to_start()
-        why = "" if verdict.yes else f"dropped on the way to the bin ({verdict.reason})"
         self._note(result, "dropped" if why else "placed", why or "let go over the bin")
         return why
 

@@ -153,12 +153,14 @@ def endings(planner: Told, moments: list[Sight]) -> list[tuple[Ending, str] | No
 
 
 @pytest.mark.usefixtures("palm")
-def test_an_attempt_ends_held_after_two_equal_answers() -> None:
-    planner = Told(verify=[Verdict(True, "yes"), Verdict(False), Verdict(True), Verdict(True, "still there")])
-    moments = [sight(1.0, 0.0), sight(0.4, 0.0), *[sight(0.4, 0.12)] * 8]
-    ended = endings(planner, moments)
+def test_an_attempt_ends_held_when_it_was_held_for_a_second() -> None:
+    """Questions half a second apart: yes, no, then yes for a second."""
+    yes = [Verdict(True, "yes"), Verdict(True, "yes"), Verdict(False), Verdict(True), Verdict(True)]
+    planner = Told(verify=[*yes, Verdict(True, "still there")])
+    ended = endings(planner, [sight(1.0, 0.0), sight(0.4, 0.0), *[sight(0.4, 0.12)] * 12])
     assert [kind for kind in ended if kind is not None][0] == (Ending.HELD, "still there")
-    assert ended.index((Ending.HELD, "still there")) >= 5, "yes, no, yes, yes: not the first two"
+    # Moment 2 asks first, and an answer is looked at in the moment after.
+    assert ended.index((Ending.HELD, "still there")) == 2 + len(yes) + 1
 
 
 @pytest.mark.usefixtures("palm")

@@ -62,7 +62,7 @@ RED_LEFT, RED_RIGHT, BLUE_FAR, GREEN_NEAR = (0.40, 0.14), (0.40, -0.14), (0.50, 
         ("the object nearest to the robot", GREEN_NEAR),
         ("the object farthest from the robot", BLUE_FAR),
         ("the red object left of the blue can", RED_LEFT),
-        ("the can behind the green object", BLUE_FAR),
+        ("the tall object behind the green object", BLUE_FAR),
         ("the object in front of the blue can", GREEN_NEAR),
         ("the object between the red box and the red can", None),  # blue or green: neither is clearly it
         ("the long object", GREEN_NEAR),
