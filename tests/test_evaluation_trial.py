@@ -21,7 +21,7 @@ from dexloop.deploy.evaluation.scored import ScoredPlanner
 from dexloop.deploy.evaluation.sources import FilledBox, Lagged, Noisy, NoMask
 from dexloop.deploy.evaluation.store import ResultFolder, manifest_of, run_rows
 from dexloop.deploy.evaluation.suites import Row, load
-from dexloop.deploy.evaluation.trial import Lifts, _endings, _reason, run_trial, try_scene
+from dexloop.deploy.evaluation.trial import Lifts, _endings, _lifted_at, _reason, run_trial, try_scene
 from dexloop.deploy.evaluation.values import AttemptScore, Trial, TrialResult, TrialSettings
 from dexloop.deploy.masks.base import TargetMask
 from dexloop.deploy.planner.base import Look, PlannerError, Proposal
@@ -357,12 +357,21 @@ def scored(number: int, aimed: int, reason: str) -> AttemptScore:
 
 def test_the_reason_is_that_of_what_is_still_on_the_table() -> None:
     missed, won = scored(1, 1, "touched, not raised"), scored(1, 0, "")
-    assert _reason("failed", [missed, won], (0, 1), 0) == "touched, not raised"
-    assert _reason("done", [won], (0, 1), 0) == "not tried"
-    assert _reason("done", [won, scored(4, 1, "")], (0, 1), 0) == "took too many attempts"
-    assert _reason("done", [won], (0,), 1) == "took what was not wanted"
-    assert _reason("asked", [], (0,), 0) == "the planner asked back"
-    assert _reason("nothing", [], (0,), 0) == "the planner proposed nothing"
+    assert _reason("failed", [missed, won], (0, 1), {0}, 0) == "touched, not raised"
+    assert _reason("done", [won], (0, 1), {0}, 0) == "not tried"
+    assert _reason("done", [won, scored(4, 1, "")], (0, 1), {0, 1}, 0) == "took too many attempts"
+    assert _reason("done", [won], (0,), {0}, 1) == "took what was not wanted"
+    assert _reason("asked", [], (0,), set(), 0) == "the planner asked back"
+    assert _reason("nothing", [], (0,), set(), 0) == "the planner proposed nothing"
+
+
+def test_what_comes_along_with_another_wanted_object_is_lifted_too() -> None:
+    missed, won, again = scored(1, 1, "touched, not raised"), scored(1, 0, ""), scored(2, 1, "touched, not raised")
+    assert _lifted_at([missed, won], [set(), {0}], (0, 1)) == {0: 1}
+    assert _lifted_at([won], [{0, 1}], (0, 1)) == {0: 1, 1: 1}
+    assert _lifted_at([missed, again, won], [set(), set(), {0, 1}], (0, 1)) == {0: 1, 1: 2}, "after two at itself"
+    assert _lifted_at([won], [{0, 1}], (0,)) == {0: 1}, "the other was not wanted"
+    assert _lifted_at([scored(1, 2, "wrong object")], [{0}], (0, 1)) == {}, "nor was what the hand was sent for"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def _score(
     row, target = trial.row, scene.target_object.object
     several = bool(row.wanted)
     attempts = _attempts(planner, lifts.attempts[1:], result, wanted)
-    done = {score.aimed: score.number for score in reversed(attempts) if score.success}
+    done = _lifted_at(attempts, [saw.lifted for saw in lifts.attempts[1:]], wanted)
     lifted = sum(index in done for index in wanted)
     wrong = len(lifts.lifted - set(wanted))
     at = max(done[index] for index in wanted) if lifted == len(wanted) and not (several and wrong) else 0
@@ -161,9 +161,21 @@ def _score(
         row.id, row.seed, row.factor, row.background, row.lighting, len(scene.objects),
         "" if several else target.family, "" if several else target.noun, "" if several else target.colour,
         result.prompt, len(wanted), at, lifted, sum(truth.in_bin(index) for index in wanted), wrong, end,
-        "" if at else _reason(end, attempts, wanted, wrong if several else 0), result.reason or planner.said,
+        "" if at else _reason(end, attempts, wanted, set(done), wrong if several else 0), result.reason or planner.said,
         result.events[-1].at_s if result.events else 0.0, tuple(attempts), planner.score,
     )  # fmt: skip
+
+
+def _lifted_at(attempts: Sequence[AttemptScore], lifted: Sequence[Set[int]], wanted: Sequence[int]) -> dict[int, int]:
+    """The attempt by which each wanted object had been lifted (``lifted``: by each attempt). One that came along in an
+    attempt at another wanted one counts, after as many attempts as were made at itself."""
+    done: dict[int, int] = {}
+    for k, (score, took) in enumerate(zip(attempts, lifted, strict=True)):
+        if score.aimed not in wanted:
+            continue
+        for index in set(wanted) & took - set(done):
+            done[index] = max(score.number, sum(one.aimed == index for one in attempts[: k + 1]))
+    return done
 
 
 def _attempts(
@@ -215,7 +227,7 @@ def _missed(aimed: int, found: bool, saw: _Seen, result: AttemptResult | None, w
     return "raised, not held" if saw.highest_m < LIFTED_M else "lifted, not held for 1 s"
 
 
-def _reason(end: str, attempts: list[AttemptScore], wanted: tuple[int, ...], wrong: int) -> str:
+def _reason(end: str, attempts: list[AttemptScore], wanted: tuple[int, ...], done: Set[int], wrong: int) -> str:
     """Why a trial failed: its last attempt's reason, or why there was none."""
     if end == "error":
         return BROKEN
@@ -225,7 +237,6 @@ def _reason(end: str, attempts: list[AttemptScore], wanted: tuple[int, ...], wro
         return "took what was not wanted"
     if not attempts:
         return "the planner proposed nothing"
-    done = {score.aimed for score in attempts if score.success}
     if done >= set(wanted):
         return "took too many attempts"  # it put down what it did not hold, and began anew
     return next((score.reason for score in reversed(attempts) if score.reason and score.aimed not in done), "not tried")
