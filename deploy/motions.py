@@ -47,8 +47,7 @@ class Motions:
     def carry(self) -> bool:
         """High beside the table, on the way to the bin; what is held stays held. Whether the fingers feel it: it keeps
         them from closing."""
-        told = _holding(_opening(self._robot.state()))[:5]
-        self._move(np.array([RETURN_ARM_Q]), None)
+        told = self._move(np.array([RETURN_ARM_Q]), None)[:5]
         off = _opening(self._robot.state())[:5] - told
         return bool((off[told > 0] > FELT).any())  # one that is told to close as far as it goes may not get there
 
@@ -79,9 +78,9 @@ class Motions:
         q, start, ticks = state.arm.q.copy(), _opening(state), round(seconds * NS / self._period_ns)
         self._follow((q, start + (np.array(hand) - start) * k / ticks) for k in range(1, ticks + 1))
 
-    def _move(self, waypoints: Array, hand: Array | None) -> None:
+    def _move(self, waypoints: Array, hand: Array | None) -> Array:
         """Through ``waypoints`` (K, 7) rad; the hand goes to ``hand`` in the first second. None: it holds what it
-        holds, and the arm moves calmly."""
+        holds, and the arm moves calmly. Returns the (6,) openings that the hand was told to begin with."""
         state = self._robot.state()
         limits = self._limits if hand is not None else self._limits.scaled(CALM)
         path = JointPath(np.concatenate([state.arm.q[None], waypoints]), limits)
@@ -95,6 +94,7 @@ class Motions:
                 yield path.at(k * period_s), start if hand is None else start + share * (hand - start)
 
         self._follow(targets())
+        return start
 
     def _follow(self, targets: Iterator[tuple[Array, Array]]) -> None:
         clock = self._robot.clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .description import PLACE_ARM_Q, ArmMount, RigDescription
-from .geometry import Array, Transform, inverse
+from .geometry import Array, Transform, apply, inverse
 from .kinematics import ArmKinematics
 
 STEP_M = 0.02  # between waypoints of a straight motion
@@ -64,5 +64,5 @@ def over_bin(rig: RigDescription) -> Array:
     place = np.array(PLACE_ARM_Q)
     palm = arm.palm(place)
     to_m = palm[:3, 3].copy()
-    to_m[:2] += np.array(rig.bin_center_m)[:2] - (palm[:3, :3] @ np.array(HELD_M) + palm[:3, 3])[:2]
+    to_m[:2] += np.array(rig.bin_center_m)[:2] - apply(palm, np.array([HELD_M]))[0, :2]
     return arm.straight(place, to_m)[-1]
