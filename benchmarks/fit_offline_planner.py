@@ -177,8 +177,7 @@ def pictures(config: FitConfig) -> Iterator[tuple[int, SceneSpec, Look, NDArray[
             with np.load(path) as file:
                 kept = dict(file)
         depth = kept["depth"].astype(np.float32) / 1000.0
-        blank = np.zeros((24, 32), np.float32)
-        look = Look(0, kept["head"], depth, np.zeros((24, 32, 3), np.uint8), blank, kept["state"])
+        look = Look(0, kept["head"], depth, kept["state"])
         yield seed, SceneSpec.from_json(str(kept["scene"])), look, kept["seg"].astype(np.int32)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import tyro
 from dexloop.collect.command import parse_objects
 from dexloop.deploy.evaluation.statistics import interval
-from dexloop.deploy.planner.base import Box, Look, PlannerError
+from dexloop.deploy.planner.base import Box, FullLook, Look, PlannerError
 from dexloop.deploy.planner.grammar import parse
 from dexloop.deploy.planner.offline import OfflinePlanner
 from dexloop.deploy.planner.ranking import Ranking
@@ -96,7 +96,7 @@ def box_of(mask: NDArray[np.bool_]) -> Box:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def look_at(world: TwinWorld) -> tuple[Look, NDArray[np.int32]]:
+def look_at(world: TwinWorld) -> tuple[FullLook, NDArray[np.int32]]:
     """What the planner sees now, and the truth to score by."""
     frames = {name: camera.latest() for name, camera in world.cameras.items()}
     state = world.robot.state()
@@ -105,7 +105,8 @@ def look_at(world: TwinWorld) -> tuple[Look, NDArray[np.int32]]:
     assert wrist.depth_m is not None
     assert head.segmentation is not None
     joints = np.concatenate([state.arm.q, state.hand.opening])
-    return Look(head.captured_ns, head.rgb, head.depth_m, wrist.rgb, wrist.depth_m, joints), head.segmentation
+    look = FullLook(head.captured_ns, head.rgb, head.depth_m, joints, wrist=wrist.rgb, wrist_depth_m=wrist.depth_m)
+    return look, head.segmentation
 
 
 def verdict(box: Box | None, target: int, boxes: dict[int, Box]) -> str:

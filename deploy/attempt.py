@@ -24,7 +24,7 @@ from ..hardware.values import Command
 from .chunks import ChunkPolicy, Delay, FollowConfig, FollowCounts, Follower
 from .eyes import Eyes, Sight
 from .motions import Motions, palm_height_m
-from .planner.base import Look, Planner, Verdict
+from .planner.base import FullLook, Look, Planner, Verdict
 
 ARM_DOF = 7
 
@@ -113,10 +113,10 @@ class Attempt:
         with the robot stopped."""
         clock, config = self._robot.clock, self._config
         follower = Follower(self._policy, config.follow, self._delay)
-        monitor = Monitor(self._planner, instruction, first.look, config)
+        monitor = Monitor(self._planner, instruction, first.look, self._eyes.whole, config)
         tally = _Tally()
         try:
-            follower.start(first.observation)
+            follower.start(self._eyes.observation(first))
             begun_ns = clock.now_ns()  # the first chunk was planned at rest
             end_ns = begun_ns + round(config.seconds * NS)
             while True:
@@ -147,7 +147,7 @@ class Attempt:
         deadline_ns = clock.now_ns()
         while clock.now_ns() < end_ns:
             sight = self._eyes.see()
-            command = follower.step(lambda sight=sight: sight.observation)  # type: ignore[misc]
+            command = follower.step(lambda sight=sight: self._eyes.observation(sight))  # type: ignore[misc]
             applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
             tally.changed += bool(applied.flags)
             self._watch(sight)
@@ -171,10 +171,18 @@ class _Tally:
 
 
 class Monitor:
-    """Decides when an attempt is over."""
+    """Decides when an attempt is over. ``whole`` adds to a tick's look what the wrist camera sees."""
 
-    def __init__(self, planner: Planner, instruction: str, before: Look, config: AttemptConfig) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        instruction: str,
+        before: Look,
+        whole: Callable[[Look], FullLook],
+        config: AttemptConfig,
+    ) -> None:
         self._planner, self._instruction, self._before, self._config = planner, instruction, before, config
+        self._whole = whole
         self._executor = ThreadPoolExecutor(1, "monitor") if config.follow.background else None
         self._asked: Future[Verdict] | None = None
         self._asked_ns = -NS
@@ -206,7 +214,7 @@ class Monitor:
                 return Ending.STUCK, f"not in {self._config.grasp_s:g} s"
         elif self._asked is None and due:
             self._asked_ns = now_ns
-            self._ask(sight.look)
+            self._ask(self._whole(sight.look))
         return None
 
     def forget(self) -> None:
@@ -220,7 +228,7 @@ class Monitor:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def _ask(self, now: Look) -> None:
+    def _ask(self, now: FullLook) -> None:
         if self._executor is not None:
             self._asked = self._executor.submit(self._planner.verify, self._instruction, self._before, now)
             return

@@ -1,8 +1,9 @@
 """What the loop sees: pictures, the target's mask and the robot's state of one moment, never of two.
 
 A policy that is shown this picture with the last one's mask takes the target for where it was. So everything of a
-:class:`Sight` belongs to one moment: the newest picture of either camera, the state that was read with them, and the
-mask computed on that very head picture.
+:class:`Sight` belongs to one moment: the head camera's newest picture, the state that was read with it, and the mask
+computed on that very picture. The wrist camera is asked only by those who look at what it sees, within the same tick: a
+planner about the hand, a policy for its next chunk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..hardware.values import Frame
 from ..train.views import Observation
 from .masks.base import MaskTracker, TargetMask
 from .masks.silhouette import Silhouette
-from .planner.base import Box, Look
+from .planner.base import Box, FullLook, Look
 
 _HEAD = DEXGRASPVLA_RIG.camera("head")
 OLDEST_S = 0.25
@@ -38,19 +39,6 @@ class Sight:
 
     look: Look
     mask: TargetMask | None  # None while nothing is tracked
-
-    @property
-    def observation(self) -> Observation:
-        """What the policy gets: the visible mask. Raises DeviceError while nothing is tracked."""
-        if self.mask is None:
-            raise DeviceError("the policy was asked to act while no target is tracked: ground an instruction first.")
-        look = self.look
-        return Observation(
-            np.asarray(look.state, np.float32),
-            {"head": look.head, "wrist": look.wrist},
-            {"head": look.head_depth_m, "wrist": look.wrist_depth_m},
-            self.mask.visible,
-        )
 
 
 class Eyes:
@@ -68,12 +56,35 @@ class Eyes:
         self._mask: TargetMask | None = None
         self._sight: Sight | None = None
 
-    def look(self) -> Look:
+    def look(self) -> FullLook:
         """This moment without a target. Raises DeviceError where a camera has stopped."""
-        head, wrist = self._fresh(self._head), self._fresh(self._wrist)
+        return self.whole(self._look())
+
+    def whole(self, look: Look) -> FullLook:
+        """``look``, which is of this tick, and what the wrist camera sees. Raises DeviceError where it has stopped."""
+        wrist = self._fresh(self._wrist)
+        return FullLook(
+            look.captured_ns, look.head, look.head_depth_m, look.state, look.target,
+            wrist=wrist.rgb, wrist_depth_m=_depth(wrist, "wrist"),
+        )  # fmt: skip
+
+    def observation(self, sight: Sight) -> Observation:
+        """What the policy gets of ``sight``, which is of this tick: the visible mask, and both cameras' pictures.
+        Raises DeviceError while nothing is tracked."""
+        if sight.mask is None:
+            raise DeviceError("the policy was asked to act while no target is tracked: ground an instruction first.")
+        look = self.whole(sight.look)
+        return Observation(
+            np.asarray(look.state, np.float32),
+            {"head": look.head, "wrist": look.wrist},
+            {"head": look.head_depth_m, "wrist": look.wrist_depth_m},
+            sight.mask.visible,
+        )
+
+    def _look(self) -> Look:
+        head = self._fresh(self._head)
         state = self._robot.state()
-        joined = np.concatenate([state.arm.q, state.hand.opening])
-        return Look(head.captured_ns, head.rgb, _depth(head, "head"), wrist.rgb, _depth(wrist, "wrist"), joined)
+        return Look(head.captured_ns, head.rgb, _depth(head, "head"), np.concatenate([state.arm.q, state.hand.opening]))
 
     def _fresh(self, camera: Camera) -> Frame:
         """The camera's newest picture; waits for one where the last is old, as after a pause."""
@@ -94,13 +105,13 @@ class Eyes:
 
     def aim(self, box: Box) -> Sight:
         """Begin to track what is in ``box`` (pixels of the head picture of now)."""
-        look = self.look()
+        look = self._look()
         self._mask = self._tracker.start(look.head, look.head_depth_m, box, look.state)
         return self._remember(look)
 
     def see(self) -> Sight:
         """This moment with the target's mask, if one is tracked. The same picture gives the same sight."""
-        look = self.look()
+        look = self._look()
         if self._sight is not None and look.captured_ns == self._sight.look.captured_ns:
             return self._sight
         if self._mask is not None:
@@ -109,7 +120,7 @@ class Eyes:
 
     def see_past_robot(self) -> Observation:
         """This moment for a policy that chooses a grasp with the hand in view: head depth is 0 where the robot is."""
-        observation = self.see().observation
+        observation = self.observation(self.see())
         head = observation.depth_m["head"]
         height, width = head.shape
         covered = self._silhouette.covers(observation.state, _HEAD.intrinsics.scaled(width, height))

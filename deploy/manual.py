@@ -16,7 +16,7 @@ from .eyes import Sight
 from .masks.base import Mask, MaskTracker
 from .masks.tracker import RigidTracker
 from .page import Choice, Page
-from .planner.base import Box, Grounding, Look, Proposal, Verdict
+from .planner.base import Box, FullLook, Grounding, Look, Proposal, Verdict
 from .planner.offline import OfflinePlanner, Scene
 from .report import outlined
 
@@ -85,7 +85,7 @@ class ManualPlanner:
             return Grounding(None, reason="the user gave it up")
         return Grounding(marked.box, f"marked by hand: {_object(instruction)}")
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         return self._offline.verify(instruction, before, now)
 
     def complete(self, prompt: str, first: Look, now: Look) -> Verdict:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .eyes import Sight
+from .planner.base import FullLook
 from .report_page import page
 from .session import Event, SessionResult
 
@@ -95,7 +96,7 @@ def _pictures(folder: Path, number: int, event: Event) -> list[str]:
     if event.box is not None:
         ImageDraw.Draw(head).rectangle(event.box, outline=OUTLINE, width=2)
     shown = {"head": head}
-    if event.attempt is not None:
+    if event.attempt is not None and isinstance(event.look, FullLook):
         shown["wrist"] = Image.fromarray(event.look.wrist)
     names = []
     for camera, image in shown.items():

@@ -11,7 +11,7 @@ from dexloop.deploy.evaluation.oracle import Truth
 from dexloop.deploy.evaluation.suites import Row
 from dexloop.deploy.evaluation.trial import try_scene
 from dexloop.deploy.evaluation.values import AttemptScore, PlannerScore, Timing, Trial, TrialResult, TrialSettings
-from dexloop.deploy.planner.base import Box, Grounding, Look, Proposal, Verdict
+from dexloop.deploy.planner.base import Box, FullLook, Grounding, Look, Proposal, Verdict
 from dexloop.hardware.description import OPEN_HAND, START_ARM_Q
 from dexloop.hardware.errors import BadInput, DeviceError
 
@@ -77,11 +77,11 @@ def still_trial(trial: Trial) -> TrialResult:
     return try_scene(trial, Still(), 20.0)
 
 
-def look(truth: Truth) -> Look:
+def look(truth: Truth) -> FullLook:
     head, wrist = (truth.world.cameras[name].latest() for name in ("head", "wrist"))
     assert head.depth_m is not None
     assert wrist.depth_m is not None
-    return Look(head.captured_ns, head.rgb, head.depth_m, wrist.rgb, wrist.depth_m, STATE)
+    return FullLook(head.captured_ns, head.rgb, head.depth_m, STATE, wrist=wrist.rgb, wrist_depth_m=wrist.depth_m)
 
 
 class Scripted:

@@ -17,7 +17,7 @@ from dexloop.deploy.eyes import Eyes, Sight
 from dexloop.deploy.masks.base import TargetMask
 from dexloop.deploy.masks.silhouette import Silhouette
 from dexloop.deploy.motions import palm_height_m, upwards
-from dexloop.deploy.planner.base import Box, Grounding, Look, PlannerError, Proposal, Verdict
+from dexloop.deploy.planner.base import Box, FullLook, Grounding, Look, PlannerError, Proposal, Verdict
 from dexloop.deploy.report import VIDEO, Video, write_report
 from dexloop.deploy.session import End, Session, SessionConfig, SessionResult
 from dexloop.hardware.clock import NS
@@ -54,6 +54,9 @@ class Still:
 
     error: Exception | None = None
 
+    def __init__(self) -> None:
+        self.observed: list[Any] = []
+
     def start(self, observation: Any) -> None:
         pass
 
@@ -61,6 +64,7 @@ class Still:
         pass
 
     def chunk(self, observation: Any, left: Any = None, late: int = 0) -> Any:
+        self.observed.append(observation)
         if self.error is not None:
             raise self.error
         return np.repeat(np.asarray(observation.state, float)[None], 32, 0)
@@ -139,7 +143,7 @@ def sight(opening: float, height_m: float, lost: bool = False) -> Sight:
     """A moment with the hand so far closed. Where the palm is, stands in the first joint: see ``palm``."""
     state = np.array([height_m, *[0.0] * 6, *[opening] * 6])
     empty, dark, far = np.zeros((2, 2), bool), np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32)
-    return Sight(Look(0, dark, far, dark, far, state), TargetMask(empty, empty, 0.0, 0.5, lost))
+    return Sight(Look(0, dark, far, state), TargetMask(empty, empty, 0.0, 0.5, lost))
 
 
 @pytest.fixture
@@ -147,8 +151,13 @@ def palm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dexloop.deploy.attempt.palm_height_m", lambda state: float(state[0]))
 
 
+def whole(look: Look) -> FullLook:
+    nothing = np.zeros((2, 2), np.float32)
+    return FullLook(**vars(look), wrist=look.head, wrist_depth_m=nothing)
+
+
 def endings(planner: Told, moments: list[Sight]) -> list[tuple[Ending, str] | None]:
-    monitor = Monitor(planner, "x", moments[0].look, CONFIG)
+    monitor = Monitor(planner, "x", moments[0].look, whole, CONFIG)
     return [monitor.judge(moment, k * NS // 2) for k, moment in enumerate(moments)]
 
 
@@ -281,7 +290,33 @@ def test_picture_and_mask_are_of_the_same_moment(world: TwinWorld) -> None:
     times = [s.look.captured_ns for s in bench.seen]
     assert times == sorted(times)
     assert len(set(times)) >= 2 * 19
-    assert all(s.observation.mask is s.mask.visible for s in bench.seen if s.mask)
+    sights = {id(s.look.head): s for s in bench.seen}
+    during = [(o, sights[id(o.rgb["head"])]) for o in bench.policy.observed if id(o.rgb["head"]) in sights]
+    assert len(during) >= 2  # the first one is of the moment in which the box was aimed at
+    for observed, sight in during:
+        assert sight.mask is not None
+        assert observed.mask is sight.mask.visible
+        assert np.allclose(observed.state, sight.look.state)
+
+
+def test_the_wrist_camera_is_asked_when_somebody_looks_at_its_picture(
+    world: TwinWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every chunk and every question of the session, not in every tick: on the twin a picture is drawn then."""
+    asked = {name: 0 for name in world.cameras}
+    for name, camera in world.cameras.items():
+
+        def latest(name: str = name, latest: Any = camera.latest) -> Any:
+            asked[name] += 1
+            return latest()
+
+        monkeypatch.setattr(camera, "latest", latest)
+    bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    result = bench.session.run("x")
+    shown = [event.look for event in result.events if event.attempt]
+    assert all(isinstance(look, FullLook) for look in shown)  # the report shows the hand
+    assert len(bench.policy.observed) <= asked["wrist"] < asked["head"] / 2
+    assert all(o.rgb["wrist"].shape == o.rgb["head"].shape for o in bench.policy.observed)
 
 
 def test_a_question_is_put_and_its_answer_is_the_prompt(world: TwinWorld) -> None:

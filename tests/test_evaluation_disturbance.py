@@ -29,7 +29,7 @@ def sight(world: TwinWorld, closed: float = 1.0) -> Sight:
     state = STATE.copy()
     state[8:12] = closed
     picture = np.zeros((2, 2, 3), np.uint8)
-    return Sight(Look(world.now_ns, picture, NOTHING, picture, NOTHING, state), None)
+    return Sight(Look(world.now_ns, picture, NOTHING, state), None)
 
 
 @pytest.fixture(scope="module")

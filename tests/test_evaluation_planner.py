@@ -41,8 +41,7 @@ from dexloop.tests.evaluation_fixtures import STATE, Scripted
 SIZE = (160, 120)
 SETTINGS = TrialSettings("", camera_size=SIZE)
 BOXES: dict[int, Box] = {0: (10.0, 10.0, 30.0, 30.0), 1: (50.0, 10.0, 70.0, 40.0)}
-NOWHERE = Look(0, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2, 3), np.uint8),
-               np.zeros((2, 2), np.float32), STATE)  # fmt: skip
+NOWHERE = Look(0, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), STATE)
 
 
 @pytest.fixture(scope="module")

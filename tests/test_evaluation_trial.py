@@ -256,7 +256,7 @@ def test_a_policy_that_fails_is_a_failed_trial_with_its_reason() -> None:
 def test_each_box_has_the_ending_of_its_own_attempt() -> None:
     """A box in which the tracker finds nothing is followed by no attempt; one that is asked for anew after the target
     was lost on the way has one of its own."""
-    look = Look(0, PICTURE, DEPTH, PICTURE, DEPTH, STATE)
+    look = Look(0, PICTURE, DEPTH, STATE)
 
     def ended(ending: Ending) -> Event:
         return Event(1.0, "attempt", "", attempt=AttemptResult(ending, "", 1.0, 20, 0, 0, FollowCounts()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from dexloop.deploy.planner.attributes import COLOURS
-from dexloop.deploy.planner.base import Grounding, Look
+from dexloop.deploy.planner.base import FullLook, Grounding, Look
 from dexloop.deploy.planner.grip import Grip, GripConfig
 from dexloop.deploy.planner.offline import OfflineConfig, OfflinePlanner
 from dexloop.deploy.planner.ranking import RankingConfig
@@ -274,12 +274,13 @@ def test_bad_settings_are_refused() -> None:
 # -- on the twin ------------------------------------------------------------------------------------------------------
 
 
-def twin_look(world: object) -> tuple[Look, np.ndarray]:
+def twin_look(world: object) -> tuple[FullLook, np.ndarray]:
     frames = {name: camera.latest() for name, camera in world.cameras.items()}  # type: ignore[attr-defined]
     state = world.robot.state()  # type: ignore[attr-defined]
     head, wrist = frames["head"], frames["wrist"]
     joints = np.concatenate([state.arm.q, state.hand.opening])
-    return Look(head.captured_ns, head.rgb, head.depth_m, wrist.rgb, wrist.depth_m, joints), head.segmentation
+    look = FullLook(head.captured_ns, head.rgb, head.depth_m, joints, wrist=wrist.rgb, wrist_depth_m=wrist.depth_m)
+    return look, head.segmentation
 
 
 def overlap(box: tuple[float, float, float, float], mask: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dexloop.deploy.planner.base import Box, Look, PlannerError
+from dexloop.deploy.planner.base import Box, FullLook, Look, PlannerError
 from dexloop.deploy.planner.vlm import VlmConfig, VlmPlanner, connect
 from dexloop.deploy.planner.vlm_answers import AnswerError, read_box, read_object, read_proposal, read_verdict
 from dexloop.deploy.planner.vlm_boxes import (
@@ -37,7 +37,7 @@ RED_BOX: Box = (400.0, 210.0, 470.0, 300.0)
 HELD = {"reason": "lifted", "held": True}
 
 
-def make_look(width: int = 640, height: int = 480) -> Look:
+def make_look(width: int = 640, height: int = 480) -> FullLook:
     """A tilted table with a red block 6 cm high on it, and depth noise of 2 mm."""
     rng = np.random.default_rng(5)
     v, u = np.mgrid[0:height, 0:width]
@@ -49,7 +49,8 @@ def make_look(width: int = 640, height: int = 480) -> Look:
     depth += rng.normal(0, 0.002, depth.shape)
     depth[rng.random(depth.shape) < 0.05] = 0.0
     wrist = np.full((240, 320, 3), 90, np.uint8)
-    return Look(7, head, depth.astype(np.float32), wrist, np.ones((240, 320), np.float32), np.ones(13))
+    near = np.ones((240, 320), np.float32)
+    return FullLook(7, head, depth.astype(np.float32), np.ones(13), wrist=wrist, wrist_depth_m=near)
 
 
 def scaled(box: Box, width: int, height: int) -> Box:

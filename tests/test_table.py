@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from dexloop.deploy.planner.attributes import colour_shares, describe
-from dexloop.deploy.planner.base import Look, PlannerError
+from dexloop.deploy.planner.base import FullLook, Look, PlannerError
 from dexloop.deploy.planner.cuts import SegmentConfig, solidity
 from dexloop.deploy.planner.light import Light
 from dexloop.deploy.planner.segments import clusters, to_lab
@@ -22,7 +22,7 @@ STATE = np.array([*START_ARM_Q, *[1.0] * 6])
 GROUND = (120, 100, 80)
 
 
-def look_of(things: list[tuple], noise_m: float = 0.003, tilt_rad: float = 0.0, rise_m: float = 0.0) -> Look:
+def look_of(things: list[tuple], noise_m: float = 0.003, tilt_rad: float = 0.0, rise_m: float = 0.0) -> FullLook:
     """A drawn look: an empty table and upright prisms on it, each (outline (N, 2) m, height m, RGB); the far ones
     first. No robot is drawn. Depth as a D435 measures it."""
     camera = DEXGRASPVLA_RIG.camera("head")
@@ -48,7 +48,7 @@ def look_of(things: list[tuple], noise_m: float = 0.003, tilt_rad: float = 0.0, 
     measured = np.round(depth + noise_m * rng.standard_normal(depth.shape), 3).astype(np.float32)
     measured[rng.random(depth.shape) < 0.002] = 0.0
     blank = np.zeros((480, 640), np.float32)
-    return Look(0, rgb, measured, np.zeros((480, 640, 3), np.uint8), blank, STATE)
+    return FullLook(0, rgb, measured, STATE, wrist=np.zeros((480, 640, 3), np.uint8), wrist_depth_m=blank)
 
 
 def disc(x: float, y: float, radius: float) -> np.ndarray:
@@ -175,10 +175,6 @@ def test_bad_settings_and_bad_looks_are_refused() -> None:
         SegmentConfig(grow_m=0.02)
     look = look_of([])
     with pytest.raises(BadInput, match="aligned"):
-        TableFinder(DEXGRASPVLA_RIG).find(
-            Look(0, look.head, look.head_depth_m[::2], look.wrist, look.wrist_depth_m, look.state)
-        )
+        TableFinder(DEXGRASPVLA_RIG).find(Look(0, look.head, look.head_depth_m[::2], look.state))
     with pytest.raises(PlannerError, match="covered"):
-        TableFinder(DEXGRASPVLA_RIG).find(
-            Look(0, look.head, np.zeros_like(look.head_depth_m), look.wrist, look.wrist_depth_m, look.state)
-        )
+        TableFinder(DEXGRASPVLA_RIG).find(Look(0, look.head, np.zeros_like(look.head_depth_m), look.state))

@@ -14,7 +14,7 @@ from ...hardware.errors import BadInput
 from ...hardware.twin.scene_spec import SceneSpec
 from ...hardware.twin.world import TwinWorld
 from ..masks.base import Depth, Mask, Rgb, State, TargetMask, check_box, check_moment
-from ..planner.base import Box, Grounding, Look, PlannerError, Proposal, Verdict
+from ..planner.base import Box, FullLook, Grounding, Look, PlannerError, Proposal, Verdict
 
 HELD_M = 0.03
 """An object that a hand touches and that is so far above where it stood is held."""
@@ -119,7 +119,7 @@ class OraclePlanner:
             box = box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
         return Grounding(box, instruction, reason="" if box else "it is hidden")
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         return Verdict(self._truth.held(self._index(instruction)), "the simulator's truth")
 
     def complete(self, prompt: str, first: Look, now: Look) -> Verdict:

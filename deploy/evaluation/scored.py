@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..planner.base import Grounding, Look, Planner, Proposal, Verdict
+from ..planner.base import FullLook, Grounding, Look, Planner, Proposal, Verdict
 from .oracle import Truth, aimed_at
 from .values import PlannerScore
 
@@ -70,7 +70,7 @@ class ScoredPlanner:
         self.begin(index)
         return grounding
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         verdict = self.planner.verify(instruction, before, now)
         self.said = verdict.reason
         self._count("verdicts", verdict.yes == (self.aimed >= 0 and self.truth.held(self.aimed)))

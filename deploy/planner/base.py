@@ -22,15 +22,21 @@ class PlannerError(DexLoopError):
 
 @dataclass(frozen=True)
 class Look:
-    """What a planner sees of one moment. All of the same exposure; never anything that a real rig does not have."""
+    """One moment over the table. All of the same exposure; never anything that a real rig does not have."""
 
     captured_ns: int
     head: NDArray[np.uint8]  # (H, W, 3) RGB
     head_depth_m: NDArray[np.float32]  # (H, W), 0 = invalid
-    wrist: NDArray[np.uint8]  # (h, w, 3) RGB
-    wrist_depth_m: NDArray[np.float32]  # (h, w), 0 = invalid
     state: NDArray[np.floating]  # (13,) 7 arm joints rad, 6 openings (1 = open)
     target: NDArray[np.bool_] | None = None  # (H, W) the tracked target's mask, where there is a target
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullLook(Look):
+    """And what the wrist camera sees, which shows what the hand holds."""
+
+    wrist: NDArray[np.uint8]  # (h, w, 3) RGB
+    wrist_depth_m: NDArray[np.float32]  # (h, w), 0 = invalid
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Planner(Protocol):
         """The box of the one object that ``instruction`` names."""
         ...
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         """Whether the hand holds the object. ``before`` is the table before the attempt."""
         ...
 

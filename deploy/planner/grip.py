@@ -16,7 +16,7 @@ from ...hardware.description import RigDescription
 from ...hardware.errors import BadInput
 from ...hardware.geometry import apply, inverse
 from .attributes import colour_shares
-from .base import Look
+from .base import FullLook, Look
 from .light import Light
 from .segments import to_lab
 from .table import Array, Table, TableFinder, unproject
@@ -86,7 +86,7 @@ class GripSense:
         middle = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2]])
         return apply(self._finder.collision.world_T_palm(look.state[:7]), middle)[0]
 
-    def sense(self, look: Look, table: Table, light: Light, wrist: WristView) -> Grip:
+    def sense(self, look: FullLook, table: Table, light: Light, wrist: WristView) -> Grip:
         """``table``, ``light`` and ``wrist`` of the same look."""
         config = self.config
         fingers = np.asarray(look.state[8:12], float)  # index to little
@@ -99,7 +99,7 @@ class GripSense:
             return Grip(True, points, colours, f"{points} depth points lie between palm and fingers")
         return Grip(False, points, colours, f"nothing is seen between palm and fingers ({points} depth points)")
 
-    def wrist_view(self, look: Look, table: Table) -> WristView:
+    def wrist_view(self, look: FullLook, table: Table) -> WristView:
         """Empty where the rig has no wrist camera or it measures nothing."""
         depth = look.wrist_depth_m
         if self._wrist is None or depth.size == 0 or not (depth > 0).any() or look.wrist.shape[:2] != depth.shape:
@@ -112,7 +112,7 @@ class GripSense:
         points = apply(world_T_flange @ self._wrist.parent_T_camera, points)
         return WristView(points, table.plane.height(points), look.wrist[::_STRIDE, ::_STRIDE][few > 0])
 
-    def _between(self, look: Look, table: Table, light: Light, wrist: WristView) -> tuple[int, dict[str, float]]:
+    def _between(self, look: FullLook, table: Table, light: Light, wrist: WristView) -> tuple[int, dict[str, float]]:
         """Depth points between palm and fingers that are not the hand's own, as in pictures of 640 x 480, and what
         colours they have."""
         above = table.valid & (table.height_m > self.config.above_m)

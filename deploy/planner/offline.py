@@ -17,7 +17,7 @@ from ...hardware.errors import BadInput
 from ...hardware.rig import DEXGRASPVLA_RIG
 from . import saying
 from .attributes import Thing, describe
-from .base import Grounding, Look, Proposal, Verdict
+from .base import FullLook, Grounding, Look, Proposal, Verdict
 from .cuts import SegmentConfig
 from .grammar import Query, parse
 from .grip import Grip, GripConfig, GripSense, WristView
@@ -143,7 +143,7 @@ class OfflinePlanner:
         reason = "ambiguous: " + saying.question(things, answer) if answer.rivals else answer.reason
         return Grounding(None, reason=reason)
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         """See ``Planner``. Held = gone from where it stood, nowhere else on the table, something is in the hand, and
         that looks like it and not like another thing that is gone."""
         thing, fault = self._target(instruction, before)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...hardware.errors import BadInput
 from . import vlm_prompts as prompts
-from .base import Grounding, Look, PlannerError, Proposal, Verdict
+from .base import FullLook, Grounding, Look, PlannerError, Proposal, Verdict
 from .vlm_answers import AnswerError, BoxAnswer, read_box, read_proposal, read_squares, read_verdict
 from .vlm_boxes import (
     Convention,
@@ -157,7 +157,7 @@ class VlmPlanner:
                 return Grounding(None, error.fault.label, 0.0, f"no box that could be an object: {error.fault}")
             raise
 
-    def verify(self, instruction: str, before: Look, now: Look) -> Verdict:
+    def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         instruction = _checked_words(instruction, "the instruction")
         parts = self._labelled(before.head, now.head, now.wrist)
         words = prompts.verify(instruction, now.state)
