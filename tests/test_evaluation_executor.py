@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def test_a_wrong_request_is_raised() -> None:
     for executor in (SerialExecutor(), ProcessExecutor(1)):
         with pytest.raises(BadInput, match="no such thing"):
             list(executor.run(troubled, [7, 7]))
+
+
+def test_workers_whose_master_was_killed_end_without_a_word() -> None:
+    """They find nobody at the other end when the job is done. Their error output ends when the last of them has."""
+    program = (
+        "import time\n"
+        "from dexloop.deploy.evaluation.executor import ProcessExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in ProcessExecutor(2).run(time.sleep, [0.0, 0.0, 1.0, 1.0]):\n"
+        "        print('one', flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as master:
+        assert master.stdout is not None
+        assert [master.stdout.readline() for _ in range(2)] == ["one\n"] * 2
+        master.kill()
+        _, said = master.communicate(timeout=60)
+    assert said == ""
 
 
 def test_a_surprise_is_a_failure_that_says_where() -> None:

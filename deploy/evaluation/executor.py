@@ -75,19 +75,17 @@ START_S = 300.0
 
 
 def _serve(function: Callable[[Any], Any], link: Connection) -> None:
-    """A worker's life: ready, then jobs in, results out, until the link is closed."""
-    link.send(_READY)  # the function's module is imported by now
-    while True:
-        try:
+    """A worker's life: ready, then jobs in, results out, until the link is closed or nobody is at its other end."""
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+        link.send(_READY)  # the function's module is imported by now
+        while True:
             job = link.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            link.send(attempt(function, job))
-        except BadInput as error:
-            link.send(error)
-        except KeyboardInterrupt:
-            return
+            answer: Any
+            try:
+                answer = attempt(function, job)
+            except BadInput as error:
+                answer = error
+            link.send(answer)
 
 
 @dataclass
