@@ -116,7 +116,7 @@ class Attempt:
         monitor = Monitor(self._planner, instruction, first.look, self._eyes.whole, config)
         tally = _Tally()
         try:
-            follower.start(self._eyes.observation(first))
+            follower.start(self._eyes.observation(first, self._policy.cameras))
             begun_ns = clock.now_ns()  # the first chunk was planned at rest
             end_ns = begun_ns + round(config.seconds * NS)
             while True:
@@ -128,7 +128,7 @@ class Attempt:
                 self._motions.let_go()
                 self._motions.rise(config.again_m)
                 monitor.forget()
-                follower.go_on(self._eyes.see_past_robot())
+                follower.go_on(self._eyes.see_past_robot(self._policy.cameras))
         except BaseException:
             self._robot.stop()  # before anything is waited for: a question to the planner may take long
             raise
@@ -143,11 +143,11 @@ class Attempt:
 
     def _follow(self, follower: Follower, monitor: Monitor, end_ns: int, tally: _Tally) -> tuple[Ending, str] | None:
         """Move until the monitor has decided; None: the time was up before."""
-        clock = self._robot.clock
+        clock, cameras = self._robot.clock, self._policy.cameras
         deadline_ns = clock.now_ns()
         while clock.now_ns() < end_ns:
             sight = self._eyes.see()
-            command = follower.step(lambda sight=sight: self._eyes.observation(sight))  # type: ignore[misc]
+            command = follower.step(lambda sight=sight: self._eyes.observation(sight, cameras))  # type: ignore[misc]
             applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
             tally.changed += bool(applied.flags)
             self._watch(sight)

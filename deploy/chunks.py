@@ -32,6 +32,11 @@ class ChunkPolicy(Protocol):
         """The most that :meth:`chunk` takes for ``late``."""
         ...
 
+    @property
+    def cameras(self) -> frozenset[str]:
+        """Whose pictures it looks at."""
+        ...
+
     def start(self, observation: Observation) -> None:
         """An attempt begins."""
         ...

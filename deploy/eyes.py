@@ -3,12 +3,12 @@
 A policy that is shown this picture with the last one's mask takes the target for where it was. So everything of a
 :class:`Sight` belongs to one moment: the head camera's newest picture, the state that was read with it, and the mask
 computed on that very picture. The wrist camera is asked only by those who look at what it sees, within the same tick: a
-planner about the hand, a policy for its next chunk.
+planner about the hand, a policy that has learnt from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -68,18 +68,17 @@ class Eyes:
             wrist=wrist.rgb, wrist_depth_m=_depth(wrist, "wrist"),
         )  # fmt: skip
 
-    def observation(self, sight: Sight) -> Observation:
-        """What the policy gets of ``sight``, which is of this tick: the visible mask, and both cameras' pictures.
-        Raises DeviceError while nothing is tracked."""
+    def observation(self, sight: Sight, cameras: Collection[str]) -> Observation:
+        """What a policy that looks at ``cameras`` gets of ``sight``, which is of this tick: the visible mask, and the
+        head camera's pictures at least. Raises DeviceError while nothing is tracked."""
         if sight.mask is None:
             raise DeviceError("the policy was asked to act while no target is tracked: ground an instruction first.")
-        look = self.whole(sight.look)
-        return Observation(
-            np.asarray(look.state, np.float32),
-            {"head": look.head, "wrist": look.wrist},
-            {"head": look.head_depth_m, "wrist": look.wrist_depth_m},
-            sight.mask.visible,
-        )
+        look = sight.look
+        rgb, depth_m = {"head": look.head}, {"head": look.head_depth_m}
+        if "wrist" in cameras:
+            whole = self.whole(look)
+            rgb["wrist"], depth_m["wrist"] = whole.wrist, whole.wrist_depth_m
+        return Observation(np.asarray(look.state, np.float32), rgb, depth_m, sight.mask.visible)
 
     def _look(self) -> Look:
         head = self._fresh(self._head)
@@ -118,9 +117,10 @@ class Eyes:
             self._mask = self._tracker.update(look.head, look.head_depth_m, look.state)
         return self._remember(look)
 
-    def see_past_robot(self) -> Observation:
-        """This moment for a policy that chooses a grasp with the hand in view: head depth is 0 where the robot is."""
-        observation = self.observation(self.see())
+    def see_past_robot(self, cameras: Collection[str]) -> Observation:
+        """This moment for a policy that looks at ``cameras`` and chooses a grasp with the hand in view: head depth is 0
+        where the robot is."""
+        observation = self.observation(self.see(), cameras)
         head = observation.depth_m["head"]
         height, width = head.shape
         covered = self._silhouette.covers(observation.state, _HEAD.intrinsics.scaled(width, height))

@@ -61,6 +61,7 @@ class Still:
     """A policy that leaves the arm where it starts."""
 
     late_most = 4
+    cameras = frozenset({"head"})
 
     def again(self, observation: object) -> None:
         pass

@@ -25,6 +25,7 @@ class Counting:
     """Commands are the tick that they are for, plus a thousandth of the chunk's number; keeps what it was asked."""
 
     late_most = 4
+    cameras = frozenset({"head"})
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []  # tick, commands left, late

@@ -54,6 +54,7 @@ class Waving:
     """A chunk policy: a slow wave of the last joint about the pose at the attempt's start."""
 
     late_most = 4
+    cameras = frozenset({"head"})
 
     def again(self, observation: Any) -> None:
         pass

@@ -51,6 +51,7 @@ class Still:
     """A policy that stays where the robot is."""
 
     late_most = 4
+    cameras = frozenset({"head"})
 
     error: Exception | None = None
 
@@ -299,10 +300,11 @@ def test_picture_and_mask_are_of_the_same_moment(world: TwinWorld) -> None:
         assert np.allclose(observed.state, sight.look.state)
 
 
+@pytest.mark.parametrize("cameras", [{"head"}, {"head", "wrist"}])
 def test_the_wrist_camera_is_asked_when_somebody_looks_at_its_picture(
-    world: TwinWorld, monkeypatch: pytest.MonkeyPatch
+    world: TwinWorld, monkeypatch: pytest.MonkeyPatch, cameras: set[str]
 ) -> None:
-    """For every chunk and every question of the session, not in every tick: on the twin a picture is drawn then."""
+    """By the session, and for chunks of a policy that looks at it; not in every tick: on the twin it is drawn then."""
     asked = {name: 0 for name in world.cameras}
     for name, camera in world.cameras.items():
 
@@ -312,11 +314,12 @@ def test_the_wrist_camera_is_asked_when_somebody_looks_at_its_picture(
 
         monkeypatch.setattr(camera, "latest", latest)
     bench = Bench(world, Told(propose=[GRASP, Proposal(nothing_left=True)], ground=[SEEN]))
+    bench.policy.cameras = frozenset(cameras)
     result = bench.session.run("x")
     shown = [event.look for event in result.events if event.attempt]
     assert all(isinstance(look, FullLook) for look in shown)  # the report shows the hand
-    assert len(bench.policy.observed) <= asked["wrist"] < asked["head"] / 2
-    assert all(o.rgb["wrist"].shape == o.rgb["head"].shape for o in bench.policy.observed)
+    assert all(set(o.rgb) == set(o.depth_m) == cameras for o in bench.policy.observed)
+    assert 0 < asked["wrist"] < asked["head"] / 2
 
 
 def test_a_question_is_put_and_its_answer_is_the_prompt(world: TwinWorld) -> None:
@@ -510,9 +513,9 @@ def test_eyes_without_depth_or_camera_say_so(world: TwinWorld) -> None:
 def test_a_grasp_is_chosen_without_the_robot_in_the_picture(world: TwinWorld) -> None:
     eyes = Eyes(SafeRobot(world.robot, world.rig), world.cameras, Blind())
     with pytest.raises(DeviceError, match="no target is tracked"):
-        eyes.see_past_robot()
+        eyes.see_past_robot({"head"})
     seen = eyes.aim((1.0, 1.0, 5.0, 5.0)).look.head_depth_m
-    past = eyes.see_past_robot().depth_m["head"]
+    past = eyes.see_past_robot({"head"}).depth_m["head"]
     silhouette, (height, width) = Silhouette(), seen.shape
     camera = world.rig.camera("head").intrinsics.scaled(width, height)
     robot = silhouette.covers(eyes.look().state, camera)

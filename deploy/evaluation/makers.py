@@ -42,6 +42,10 @@ class WithoutDepth:
     def late_most(self) -> int:
         return self._policy.late_most
 
+    @property
+    def cameras(self) -> frozenset[str]:
+        return self._policy.cameras
+
     def start(self, observation: Observation) -> None:
         self._policy.start(_blind(observation))
 

@@ -260,6 +260,12 @@ class ControllerPolicy:
         """So many commands of the last chunk the controller can go on from: what it learnt."""
         return self.config.action.delay_max
 
+    @property
+    def cameras(self) -> frozenset[str]:
+        """Whose pictures the controller looks at."""
+        encoder = self.controller.encoder
+        return frozenset(view.camera for view in (*encoder.views, *encoder.reference_views))
+
     def start(self, observation: Observation) -> None:
         """An attempt begins: remember how the target looks now, and choose a grasp, if the controller chooses one."""
         self.remember(observation)
