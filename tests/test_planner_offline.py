@@ -105,6 +105,23 @@ def test_what_was_meant_before_is_still_meant() -> None:
     assert planner.ground("take the red object", away).box is None  # other words, never heard before
 
 
+def test_what_stood_beside_it_is_not_what_was_meant() -> None:
+    """Of two red cans the right one slips and falls off the table: "the red can on the right" is the left one by words
+    alone, but it stands where it stood. Pushed away it is found."""
+    left = (disc(0.40, 0.14, 0.033), 0.10, RED)
+    planner, first = OfflinePlanner(), look_of([BLUE_CAN, left, RED_CAN])
+    words = "grasp the red object on the right"
+    assert np.allclose(middle(planner.ground(words, first)), at(planner, first, 0.40, -0.14), atol=1.0)
+    gone = look_of([BLUE_CAN, left])
+    assert np.allclose(middle(OfflinePlanner().ground(words, gone)), at(planner, gone, 0.40, 0.14), atol=1.0)
+    grounding = planner.ground(words, gone)
+    assert grounding.box is None
+    assert "stood there before" in grounding.reason
+    assert planner.propose("all red objects", first, gone, (words,)).instruction  # nobody tried the left one
+    pushed = look_of([BLUE_CAN, left, (disc(0.43, -0.06, 0.033), 0.10, RED)])
+    assert np.allclose(middle(planner.ground(words, pushed)), at(planner, pushed, 0.43, -0.06), atol=1.0)
+
+
 def test_nothing_fits(planner: OfflinePlanner, table: Look) -> None:
     answer = planner.ground("the purple cup", table)
     assert answer.box is None

@@ -80,6 +80,14 @@ class Scene:
     held: tuple[Thing, ...]  # raised off the table beside the palm
 
 
+@dataclass(frozen=True)
+class _Meant:
+    """What an instruction meant when it was last given, and what else stood there then."""
+
+    thing: Thing
+    others: tuple[Thing, ...]
+
+
 class OfflinePlanner:
     """``Planner`` without a model. Looks that were understood lately are kept, so repeated questions cost nothing."""
 
@@ -91,7 +99,7 @@ class OfflinePlanner:
         self._grip = GripSense(rig, self._finder, self.config.grip)
         self._reach = Reach(rig, self.config.reach)
         self._seen: list[tuple[Look, Scene]] = []
-        self._named: dict[str, Thing] = {}  # what each instruction meant when it was last given
+        self._named: dict[str, _Meant] = {}  # by instruction
 
     # -- the four requests --------------------------------------------------------------------------------------
 
@@ -114,7 +122,7 @@ class OfflinePlanner:
             return Proposal(nothing_left=True, reason=self._why_nothing(scene, answer, given_up))
         best, why = self._order(scene.things, left)
         instruction = saying.instruction(ranking, best, query)
-        self._remember(instruction, scene.things[best])
+        self._remember(instruction, scene, best)
         return Proposal(instruction=instruction, reason=why)
 
     @staticmethod
@@ -128,20 +136,27 @@ class OfflinePlanner:
 
     def ground(self, instruction: str, now: Look) -> Grounding:
         """See ``Planner``. No box where nothing fits, and none where two things fit alike (the reason says which),
-        unless it is known which one the instruction meant before."""
+        unless it is known which one the instruction meant before. What stood beside that one then, and still stands
+        there, is not it, however well the words fit now that it is gone."""
         scene = self.see(now)
         things, answer = scene.things, self._meaning(scene, instruction)
-        chosen, why = answer.chosen[:1], answer.reason
-        if not chosen:
-            chosen = answer.rivals or tuple(range(len(things)))
-            meant = self._nearest(scene, self._named.get(instruction), chosen, self.config.pushed_m)
-            chosen, why = (() if meant is None else (meant,)), "it is the one that was meant before"
-        if chosen:
-            thing = things[chosen[0]]
-            self._remember(instruction, thing)
+        meant = self._named.get(instruction)
+        others = self._others(scene, meant)
+        index, why = next((k for k in answer.chosen[:1] if k not in others), None), answer.reason
+        if index is None and meant is not None:
+            among = [k for k in answer.rivals or range(len(things)) if k not in others]
+            index = self._nearest(scene, meant.thing, among, self.config.pushed_m)
+            why = "it is the one that was meant before"
+        if index is not None:
+            self._remember(instruction, scene, index)
+            thing = things[index]
             return Grounding(thing.cluster.box, saying.name(thing), round(answer.confidence, 3), why)
-        reason = "ambiguous: " + saying.question(things, answer) if answer.rivals else answer.reason
-        return Grounding(None, reason=reason)
+        if answer.rivals:
+            return Grounding(None, reason="ambiguous: " + saying.question(things, answer))
+        if answer.chosen:
+            name = saying.name(things[answer.chosen[0]])
+            return Grounding(None, reason=f"it is not to be seen any more: the {name} stood there before, beside it")
+        return Grounding(None, reason=answer.reason)
 
     def verify(self, instruction: str, before: Look, now: FullLook) -> Verdict:
         """See ``Planner``. Held = gone from where it stood, nowhere else on the table, something is in the hand, and
@@ -244,9 +259,7 @@ class OfflinePlanner:
     def _found_again(self, thing: Thing, old: Scene, scene: Scene) -> Thing | None:
         """A thing like it that stands where nothing stood before."""
         for new in scene.things:
-            places = [
-                float(np.linalg.norm(o.centroid_m[:2] - new.centroid_m[:2])) for o in old.things if o is not thing
-            ]
+            places = [_away_m(other, new) for other in old.things if other is not thing]
             stands = _lowest_m(new.cluster) < _STANDS_M  # and is no part of the arm, say
             if stands and min(places, default=1.0) > self.config.same_m and _alike(thing, new):
                 return new
@@ -291,25 +304,33 @@ class OfflinePlanner:
         attempts push things about; of an instruction that this planner never saw, what it means now."""
         out: set[int] = set()
         for instruction in failed:
-            thing = self._named.get(instruction)
-            if thing is None:
+            meant = self._named.get(instruction)
+            if meant is None:
                 out |= set(self._meaning(scene, instruction).chosen)
                 continue
-            left = [k for k in range(len(scene.things)) if k not in out]
-            nearest = self._nearest(scene, thing, left, self.config.strayed_m)
+            others = self._others(scene, meant)
+            left = [k for k in range(len(scene.things)) if k not in out and k not in others]
+            nearest = self._nearest(scene, meant.thing, left, self.config.strayed_m)
             if nearest is not None:
                 out.add(nearest)
         return out
 
+    def _others(self, scene: Scene, meant: _Meant | None) -> set[int]:
+        """Indices of what stood beside the thing that was meant and still stands where it stood."""
+        if meant is None:
+            return set()
+        out = set()
+        for k, thing in enumerate(scene.things):
+            away = [_away_m(other, thing) for other in meant.others if _alike(other, thing)]
+            own = _away_m(meant.thing, thing) if _alike(meant.thing, thing) else np.inf
+            if min(away, default=np.inf) < min(own, self.config.same_m):
+                out.add(k)
+        return out
+
     @staticmethod
-    def _nearest(scene: Scene, thing: Thing | None, among: Sequence[int], within_m: float) -> int | None:
+    def _nearest(scene: Scene, thing: Thing, among: Sequence[int], within_m: float) -> int | None:
         """Which of ``among`` is like ``thing`` and nearest to where it was; None where none is so near."""
-        if thing is None:
-            return None
-        away = {
-            k: float(np.linalg.norm(scene.things[k].centroid_m[:2] - thing.centroid_m[:2]))
-            for k in among if _alike(thing, scene.things[k])
-        }  # fmt: skip
+        away = {k: _away_m(scene.things[k], thing) for k in among if _alike(thing, scene.things[k])}
         nearest = min(away, key=lambda k: away[k], default=None)
         return nearest if nearest is not None and away[nearest] < within_m else None
 
@@ -323,15 +344,21 @@ class OfflinePlanner:
         room = "free to grasp" if chosen.free else f"blocked by a neighbour {things[best].blocked_m * 100:.0f} cm away"
         return best, f"it is {reach} and {room}; {len(left)} to go"
 
-    def _remember(self, instruction: str, thing: Thing) -> None:
+    def _remember(self, instruction: str, scene: Scene, index: int) -> None:
         self._named.pop(instruction, None)
-        self._named[instruction] = thing
+        others = tuple(thing for k, thing in enumerate(scene.things) if k != index)
+        self._named[instruction] = _Meant(scene.things[index], others)
         while len(self._named) > _REMEMBERED:
             self._named.pop(next(iter(self._named)))
 
 
 def _lowest_m(cluster: Cluster) -> float:
     return float(np.percentile(cluster.height_m, 3))
+
+
+def _away_m(a: Thing, b: Thing) -> float:
+    """Between their middles, seen from above."""
+    return float(np.linalg.norm(a.centroid_m[:2] - b.centroid_m[:2]))
 
 
 def _over(points: Array, thing: Thing) -> NDArray[np.bool_]:
