@@ -53,10 +53,8 @@ class OfflineConfig:
     """What begins higher than this over the table does not stand on it."""
     same_m: float = 0.04
     """An object within this distance of where one stood is that one."""
-    pushed_m: float = 0.12
-    """So far from where it was named what an instruction meant may have been pushed by an attempt."""
     strayed_m: float = 0.25
-    """So far from where it was named an object like it may be the one that attempts failed at."""
+    """So far from where it was named an object like it may be the one that was meant: attempts push things about."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.gone_share <= 1.0:
@@ -64,7 +62,7 @@ class OfflineConfig:
         for name in ("like_share", "other_share"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected a share in [0, 1)")
-        for name in ("same_height_m", "floats_m", "same_m", "pushed_m", "strayed_m"):
+        for name in ("same_height_m", "floats_m", "same_m", "strayed_m"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise BadInput(f"OfflineConfig.{name} is {getattr(self, name)}: expected more than 0 and at most 1 m")
 
@@ -145,7 +143,7 @@ class OfflinePlanner:
         index, why = next((k for k in answer.chosen[:1] if k not in others), None), answer.reason
         if index is None and meant is not None:
             among = [k for k in answer.rivals or range(len(things)) if k not in others]
-            index = self._nearest(scene, meant.thing, among, self.config.pushed_m)
+            index = self._nearest(scene, meant.thing, among, self.config.strayed_m)
             why = "it is the one that was meant before"
         if index is not None:
             self._remember(instruction, scene, index)
