@@ -97,7 +97,7 @@ def versus(mine: dict[str, bool], whole: dict[str, bool]) -> dict[str, Any]:
     won = sum(mine[key] and not whole[key] for key in both)
     lost = sum(whole[key] and not mine[key] for key in both)
     p = float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
-    return {"won": won, "lost": lost, "p": float(f"{p:.3g}"), "scenes": len(both)}
+    return {"won": won, "lost": lost, "p": float(f"{p:.5g}"), "scenes": len(both)}
 
 
 def gather(runs: dict[str, Evaluate], attempts: int) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from dexloop.deploy.evaluation.executor import (
     attempt,
     make_executor,
 )
-from dexloop.deploy.evaluation.store import ResultFolder, manifest_of, run_rows
+from dexloop.deploy.evaluation.store import ResultFolder, digest_of_code, manifest_of, run_rows
 from dexloop.deploy.evaluation.suites import Row
 from dexloop.deploy.evaluation.values import TrialResult, TrialSettings
 from dexloop.hardware.errors import BadInput
@@ -136,6 +136,29 @@ def test_the_manifest_is_of_the_policys_bytes_not_of_its_place(tmp_path: Path) -
     assert manifests[0] == manifests[1] != manifests[2]
     with pytest.raises(BadInput, match="holds no controller"):
         manifest_of("fake", "0", scenes, TrialSettings(str(tmp_path)))
+
+
+def test_results_of_other_code_are_not_gone_on_with(tmp_path: Path) -> None:
+    """A weight of the planner's network changes, or a line of code; what else lies about does not matter."""
+    planner = tmp_path / "deploy" / "planner"
+    planner.mkdir(parents=True)
+    (planner / "net.safetensors").write_bytes(b"1")
+    (planner / "see.py").write_text("x = 1\n")
+    digests = [digest_of_code(tmp_path)]
+    (planner / "see.pyc").write_bytes(b"compiled")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a.json").write_text("{}")
+    digests.append(digest_of_code(tmp_path))
+    (planner / "net.safetensors").write_bytes(b"2")
+    digests.append(digest_of_code(tmp_path))
+    (planner / "see.py").rename(planner / "look.py")
+    digests.append(digest_of_code(tmp_path))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    digest = manifest_of("fake", "0", rows(2), TrialSettings(""))["code_digest"]
+    ResultFolder(tmp_path / "results", {"code_digest": digest})
+    with pytest.raises(BadInput, match="code_digest was"):
+        ResultFolder(tmp_path / "results", {"code_digest": digests[0]})
 
 
 def test_executors_are_chosen_and_wrong_ones_refused(monkeypatch: pytest.MonkeyPatch) -> None:

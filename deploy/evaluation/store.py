@@ -22,6 +22,8 @@ from .values import Record, Trial, TrialResult, TrialSettings
 FORMAT = 2
 MANIFEST, SCENES = "manifest.json", "scenes"
 IGNORED = ("policy", "videos", "vlm")  # where things lie; what the policy is says its digest
+PACKAGE = Path(__file__).parents[2]
+CODE, CODE_SUFFIXES = ("deploy", "hardware", "train"), (".py", ".json", ".safetensors")
 IGNORED_VLM = ("base_url", "api_key_env", "log")
 
 
@@ -106,7 +108,7 @@ def run_rows[Result: Record](
 
 def manifest_of(suite: str, digest: str, rows: Sequence[Row], settings: TrialSettings) -> dict[str, Any]:
     """What results depend on: suite, scenes, settings, the policy's own bytes, the model behind the planner, DexLoop's
-    version. Not the workers, nor where policy and model are."""
+    version and code. Not the workers, nor where policy and model are."""
     ids = hashlib.sha256("\n".join(row.id for row in rows).encode()).hexdigest()[:16]
     plain = {key: value for key, value in asdict(settings).items() if key not in IGNORED}
     if settings.vlm is not None:
@@ -123,7 +125,19 @@ def manifest_of(suite: str, digest: str, rows: Sequence[Row], settings: TrialSet
         "scenes_digest": ids,
         "policy_digest": digest_of(Path(settings.policy)) if settings.policy else "",
         "dexloop": number,
+        "code_digest": digest_of_code(PACKAGE),
     } | plain
+
+
+def digest_of_code(package: Path) -> str:
+    """Of every file that a trial runs by or reads: code, and what planner and suites were fitted and written to."""
+    out = hashlib.sha256()
+    for path in sorted(
+        path for folder in CODE for path in (package / folder).rglob("*") if path.suffix in CODE_SUFFIXES
+    ):
+        out.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        out.update(hashlib.sha256(path.read_bytes()).digest())
+    return out.hexdigest()[:16]
 
 
 def digest_of(folder: Path) -> str:
