@@ -44,10 +44,10 @@ def test_a_wrong_request_is_raised() -> None:
 def test_a_worker_whose_master_was_killed_ends_without_a_word() -> None:
     """It finds nobody at the other end when its second job is done."""
     program = (
-        "import time\n"
+        "import subprocess\n"
         "from dexloop.deploy.evaluation.executor import ProcessExecutor\n"
         "if __name__ == '__main__':\n"
-        "    for _ in ProcessExecutor(1).run(time.sleep, [0.0, 1.0]):\n"
+        "    for _ in ProcessExecutor(1).run(subprocess.getoutput, ['true', 'sleep 1']):\n"
         "        print('one', flush=True)\n"
     )
     with subprocess.Popen(
