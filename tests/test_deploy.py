@@ -19,7 +19,7 @@ def timeline(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_it_clears_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = Deploy(seed=21, split="validation", objects=3, real_time=False, out=tmp_path / "run")
+    command = Deploy(seed=13, split="validation", objects=4, real_time=False, out=tmp_path / "run")
     assert command.run() == 0
     events = timeline(tmp_path / "run")
     assert [event["kind"] for event in events].count("placed") >= 3
