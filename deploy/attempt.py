@@ -14,6 +14,7 @@ import enum
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -147,7 +148,7 @@ class Attempt:
         deadline_ns = clock.now_ns()
         while clock.now_ns() < end_ns:
             sight = self._eyes.see()
-            command = follower.step(lambda sight=sight: self._eyes.observation(sight, cameras))  # type: ignore[misc]
+            command = follower.step(partial(self._eyes.observation, sight, cameras))
             applied = self._robot.send(Command(sight.look.captured_ns, command[:ARM_DOF], command[ARM_DOF:]))
             tally.changed += bool(applied.flags)
             self._watch(sight)
